@@ -1,0 +1,1 @@
+"""Everything around the package that runs it: on this machine, and elsewhere."""

@@ -1,0 +1,32 @@
+"""Distributed, encrypted, all-or-nothing dataset writing for Dask.
+
+Start with :class:`DataWriter`; read back with :func:`read_dataset`, :func:`open_artifact` and
+:func:`verify`.
+"""
+
+from __future__ import annotations
+
+from pamola_dwriter.errors import DataReadError, DataWriteError, EncryptionKeyError
+from pamola_dwriter.execution import LazyWrite, WriteFuture
+from pamola_dwriter.keys import EnvKey, FileKey, Passphrase, RawKey
+from pamola_dwriter.reader import decrypt, open_artifact, read_dataset, verify
+from pamola_dwriter.spec import WriterResult
+from pamola_dwriter.writer import DataWriter
+
+__all__ = [
+    "DataReadError",
+    "DataWriteError",
+    "DataWriter",
+    "EncryptionKeyError",
+    "EnvKey",
+    "FileKey",
+    "LazyWrite",
+    "Passphrase",
+    "RawKey",
+    "WriteFuture",
+    "WriterResult",
+    "decrypt",
+    "open_artifact",
+    "read_dataset",
+    "verify",
+]

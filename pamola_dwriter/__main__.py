@@ -1,0 +1,5 @@
+"""``python -m pamola_dwriter``."""
+
+from pamola_dwriter.cli import main
+
+main()

@@ -1,0 +1,27 @@
+"""Which cluster a call runs on."""
+
+from __future__ import annotations
+
+from distributed import Client
+
+from pamola_dwriter.errors import InvalidWriteError
+
+
+def current_client(client: Client | None) -> Client | None:
+    """Return `client`, else the current one of this process, else None for local threads.
+
+    Raises
+    ------
+    InvalidWriteError
+        It is closed, or asynchronous.
+    """
+    if client is None:
+        try:
+            client = Client.current()
+        except ValueError:
+            return None
+    if client.status != "running":
+        raise InvalidWriteError(f"the Dask client is {client.status}; connect a new one")
+    if client.asynchronous:
+        raise InvalidWriteError("an asynchronous Dask client cannot be used; give a blocking one")
+    return client

@@ -1,0 +1,120 @@
+"""Key providers: who wraps and unwraps the random key of each dataset.
+
+A new provider is one class in a file of its own, made from its URI, and one line in
+:data:`PROVIDERS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pamola_dwriter.contracts import KeyProvider
+from pamola_dwriter.errors import IntegrityError, InvalidKeyError, WrongKeyError
+from pamola_dwriter.keys.env import EnvKey
+from pamola_dwriter.keys.file import FileKey
+from pamola_dwriter.keys.passphrase import Cost, Passphrase
+from pamola_dwriter.keys.raw import RawKey
+from pamola_dwriter.keys.wrapping import wrapped_from_json, wrapped_to_json
+from pamola_dwriter.spec import WrappedKey
+
+__all__ = [
+    "PROVIDERS",
+    "Cost",
+    "EnvKey",
+    "FileKey",
+    "Passphrase",
+    "RawKey",
+    "resolve",
+    "unwrap_any",
+    "wrap_all",
+    "wrapped_from_json",
+    "wrapped_to_json",
+]
+
+PROVIDERS: dict[str, Callable[[str], KeyProvider]] = {"env": EnvKey, "file": FileKey}
+"""From URI scheme to the class that takes such a URI."""
+
+MAX_WRAPPED = 16
+"""Most keys one dataset is wrapped under; bounds what a hostile manifest costs to try."""
+
+_URI = re.compile(r"([a-z][a-z0-9+.-]*):")
+
+
+def resolve(encryption_key: Any) -> tuple[KeyProvider, ...]:
+    """Return the providers that an ``encryption_key`` argument stands for.
+
+    Parameters
+    ----------
+    encryption_key : str, bytes, KeyProvider, or list or tuple of these
+        A passphrase, 32 raw bytes, or a provider or its URI (``env:NAME``, ``file:PATH``).
+
+    Raises
+    ------
+    InvalidKeyError
+        It is none of these, or not available here.
+    """
+    if not isinstance(encryption_key, list | tuple):
+        return (_resolve_one(encryption_key),)
+    if not 1 <= len(encryption_key) <= MAX_WRAPPED:
+        raise InvalidKeyError(f"encryption_key must list between 1 and {MAX_WRAPPED} keys")
+    return tuple(_resolve_one(key) for key in encryption_key)
+
+
+def _resolve_one(key: Any) -> KeyProvider:
+    if isinstance(key, str):
+        return _resolve_text(key)
+    if isinstance(key, bytes):
+        return RawKey(key)
+    if isinstance(key, type) or not all(hasattr(key, name) for name in ("uri", "wrap", "unwrap")):
+        raise InvalidKeyError(
+            "encryption_key must be a passphrase, 32 bytes, a provider or its URI, or a list of "
+            f"these; a {type(key).__name__} is none of them"
+        )
+    provider: KeyProvider = key
+    return provider
+
+
+def _resolve_text(text: str) -> KeyProvider:
+    scheme = _URI.match(text)
+    if scheme is None:
+        return Passphrase(text)
+    if scheme[1] not in PROVIDERS:
+        # Not even the scheme is shown: this may well be a passphrase with a colon in it.
+        raise InvalidKeyError(
+            "encryption_key looks like the URI of a key provider that is unknown or needs an "
+            f"extra to be installed (known here: {', '.join(sorted(PROVIDERS))}); "
+            "a passphrase of that shape is given as Passphrase(...)"
+        )
+    return PROVIDERS[scheme[1]](text)
+
+
+def wrap_all(
+    providers: Sequence[KeyProvider], dataset_key: bytes, context: bytes
+) -> tuple[WrappedKey, ...]:
+    """Wrap one dataset key under each provider; any of them opens it later."""
+    return tuple(provider.wrap(dataset_key, context) for provider in providers)
+
+
+def unwrap_any(
+    providers: Sequence[KeyProvider], wrapped: Sequence[WrappedKey], context: bytes
+) -> bytes:
+    """Return the dataset key, by the first provider that opens one of the wrapped keys.
+
+    Raises
+    ------
+    WrongKeyError
+        No provider opens any of them.
+    IntegrityError
+        A wrapped key is damaged.
+    """
+    if len(wrapped) > MAX_WRAPPED:
+        raise IntegrityError(f"more than {MAX_WRAPPED} wrapped keys: this is not what was written")
+    for provider in providers:
+        for one in wrapped:
+            try:
+                return provider.unwrap(one, context)
+            except WrongKeyError:
+                continue
+    raise WrongKeyError("none of the given keys opens this") from None

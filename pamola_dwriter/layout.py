@@ -1,0 +1,178 @@
+"""Every name this package makes, each with the function that parses it back.
+
+A dataset looks like this; everything but the parts begins with ``_``, and what is not yet
+published lies in ``_staging/<write id>/`` of the task directory::
+
+    output/customers/
+        part-00000-<write id>-<attempt>-000.parquet
+        country=FR/part-00001-<write id>-<attempt>-000.parquet     (partition_on)
+        _manifest.json            the commit
+        _parts-<write id>.parquet part table of a very wide dataset
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+from urllib.parse import quote, unquote
+
+from pamola_dwriter.errors import InvalidNameError
+from pamola_dwriter.spec import Attempt, PartitionValues, WriteId
+
+MANIFEST = "_manifest.json"
+STAGING = "_staging"
+SEALED_EXTENSION = "pdw"
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+MAX_NAME_BYTES = 200
+
+Stage = Literal["infer", "schema", "serialize", "encrypt", "put", "part", "gather", "finalize"]
+"""Stages of the graph, in order; ``part`` is serialize, encrypt and put fused into one."""
+
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\<>:"|?*]')
+_PART = re.compile(
+    r"^part-(?P<partition>\d{5,})-(?P<write_id>[0-9a-f]{16})-(?P<attempt>[0-9a-f]{8})"
+    r"-(?P<piece>\d{3,})\.(?P<extension>[a-z0-9.]+)$"
+)
+_PART_TABLE = re.compile(r"^_parts-(?P<write_id>[0-9a-f]{16})\.[a-z.]+$")
+_KEY = re.compile(r"^pamola-(?P<stage>[a-z]+)-(?P<write_id>[0-9a-f]{16})$")
+_TIMESTAMP = re.compile(r"^(?P<name>.+)_(?P<time>\d{8}_\d{6})$")
+
+
+@dataclass(frozen=True, slots=True)
+class PartName:
+    """The parsed name of a part file."""
+
+    partition: int
+    write_id: WriteId
+    attempt: Attempt
+    piece: int
+    extension: str
+
+
+def check_name(name: object, *, what: str = "name") -> str:
+    """Return `name` if it is one safe path component.
+
+    Raises
+    ------
+    InvalidNameError
+        It is not text, empty, reserved (leading ``_`` or ``.``), longer than 200 bytes, or
+        holds a separator, a control character or one that some file systems refuse.
+    """
+    if not isinstance(name, str):
+        raise InvalidNameError(f"{what} must be a str, not {type(name).__name__}")
+    if not name or name != name.strip():
+        raise InvalidNameError(f"{what} {name!r} is empty or has blanks around it")
+    if name.startswith(("_", ".")):
+        raise InvalidNameError(f"{what} {name!r} must not begin with '_' or '.', which are ours")
+    if found := _FORBIDDEN.search(name):
+        raise InvalidNameError(f"{what} {name!r} must not contain {found.group()!r}")
+    if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
+        raise InvalidNameError(f"{what} is longer than {MAX_NAME_BYTES} bytes; shorten it")
+    return name
+
+
+def check_subdir(subdir: object) -> str:
+    """Return `subdir` as a relative path of safe components; ``""`` is the task root."""
+    if subdir is None or subdir == "":
+        return ""
+    if not isinstance(subdir, str):
+        raise InvalidNameError(f"subdir must be a str, not {type(subdir).__name__}")
+    return "/".join(check_name(component, what="subdir") for component in subdir.split("/"))
+
+
+def join(*components: str) -> str:
+    """Join path components with forward slashes, leaving out empty ones."""
+    return "/".join(component for component in components if component)
+
+
+def part_name(
+    partition: int, write_id: WriteId, attempt: Attempt, piece: int, extension: str
+) -> str:
+    """Name one part file, Spark style; parsed back by :func:`parse_part_name`."""
+    return f"part-{partition:05d}-{write_id}-{attempt}-{piece:03d}.{extension}"
+
+
+def parse_part_name(path: str) -> PartName | None:
+    """Parse the file name at the end of `path`; None if it is not one of ours."""
+    found = _PART.match(path.rpartition("/")[2])
+    if found is None:
+        return None
+    return PartName(
+        partition=int(found["partition"]),
+        write_id=WriteId(found["write_id"]),
+        attempt=Attempt(found["attempt"]),
+        piece=int(found["piece"]),
+        extension=found["extension"],
+    )
+
+
+def hive_directory(values: PartitionValues) -> str:
+    """Return ``column=value/...`` with values percent-encoded, as pyarrow's hive does."""
+    return "/".join(
+        f"{quote(column, safe='')}={HIVE_NULL if value is None else quote(value, safe='')}"
+        for column, value in values
+    )
+
+
+def parse_hive_directory(directory: str) -> PartitionValues:
+    """Parse what :func:`hive_directory` made."""
+    pairs = (component.split("=", 1) for component in directory.split("/") if component)
+    return tuple(
+        (unquote(column), None if value == HIVE_NULL else unquote(value)) for column, value in pairs
+    )
+
+
+def part_table_name(write_id: WriteId, extension: str) -> str:
+    """Name the file that holds the part table of a very wide dataset."""
+    return f"_parts-{write_id}.{extension}"
+
+
+def write_id_of(path: str) -> WriteId | None:
+    """Return the write that made a part or part table, or None for anything else."""
+    if part := parse_part_name(path):
+        return part.write_id
+    table = _PART_TABLE.match(path.rpartition("/")[2])
+    return WriteId(table["write_id"]) if table else None
+
+
+def foreign_files(paths: Iterable[str]) -> list[str]:
+    """Return those of the files below a dataset that this package did not make."""
+    return [
+        path
+        for path in paths
+        if write_id_of(path) is None and not path.startswith(MANIFEST)
+    ]
+
+
+def task_key(stage: Stage, write_id: WriteId) -> str:
+    """Name a layer of the graph; Dask groups tasks by the part before the write id."""
+    return f"pamola-{stage}-{write_id}"
+
+
+def parse_task_key(key: object) -> tuple[str, WriteId, int | None] | None:
+    """Parse a task key into (stage, write id, index); None if it is not one of ours."""
+    name, index = (key[0], key[1]) if isinstance(key, tuple) and len(key) > 1 else (key, None)
+    found = _KEY.match(name) if isinstance(name, str) else None
+    if found is None:
+        return None
+    return found["stage"], WriteId(found["write_id"]), index if isinstance(index, int) else None
+
+
+def timestamped(name: str, moment: datetime) -> str:
+    """Append ``_YYYYMMDD_HHMMSS`` in UTC; parsed back by :func:`parse_timestamped`."""
+    return f"{name}_{moment.astimezone(UTC):%Y%m%d_%H%M%S}"
+
+
+def parse_timestamped(name: str) -> tuple[str, datetime] | None:
+    """Parse ``name_YYYYMMDD_HHMMSS``; None if `name` carries no timestamp."""
+    found = _TIMESTAMP.match(name)
+    if found is None:
+        return None
+    try:
+        moment = datetime.strptime(found["time"], "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return found["name"], moment

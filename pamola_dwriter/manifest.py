@@ -1,0 +1,264 @@
+"""The manifest: the one file whose appearance commits a dataset.
+
+A plain dataset's manifest is readable JSON. An encrypted one shows only what is needed to open
+it (write id, wrapped keys) and holds everything else sealed under the dataset key. This module
+is pure: bytes in, bytes out. Wrapping keys and storing files happen elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pamola_dwriter.errors import IntegrityError, UnsupportedVersionError
+from pamola_dwriter.spec import FormatSpec, PartRecord, WrappedKey, WriteId
+
+VERSION = 1
+KIND = "pamola_dwriter.dataset"
+
+_PART_SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("partition", pa.int64(), nullable=False),
+        pa.field("values", pa.list_(pa.string()), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("plain_bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartTable:
+    """Where the parts of a very wide dataset are listed: a file and the hash of its bytes."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a dataset consists of.
+
+    Attributes
+    ----------
+    parts : tuple of PartRecord
+        Every part, ordered by partition; empty while `part_table` says where they are.
+    totals : mapping
+        ``rows``, ``bytes`` and ``parts`` over the whole dataset.
+    """
+
+    write_id: WriteId
+    created: datetime
+    format: FormatSpec
+    schema: pa.Schema
+    frame: Mapping[str, Any]
+    partition_on: tuple[str, ...]
+    totals: Mapping[str, int]
+    producer: Mapping[str, str]
+    parts: tuple[PartRecord, ...] = ()
+    part_table: PartTable | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What a manifest shows without a key.
+
+    Attributes
+    ----------
+    wrapped : tuple of WrappedKey-as-JSON
+        The dataset key under each provider; empty for a plain dataset.
+    sealed : bytes or None
+        The sealed body of an encrypted dataset.
+    body : mapping or None
+        The body of a plain dataset.
+    """
+
+    write_id: WriteId
+    wrapped: tuple[Mapping[str, Any], ...] = ()
+    sealed: bytes | None = None
+    body: Mapping[str, Any] | None = None
+
+
+def totals(parts: Iterable[PartRecord]) -> dict[str, int]:
+    """Sum rows, stored bytes and number of parts."""
+    counts = {"rows": 0, "bytes": 0, "parts": 0}
+    for part in parts:
+        counts["rows"] += part.rows
+        counts["bytes"] += part.size_bytes
+        counts["parts"] += 1
+    return counts
+
+
+def dump_body(manifest: Manifest) -> bytes:
+    """Serialize a manifest's body: canonical JSON, parsed by :func:`parse_body`."""
+    body: dict[str, Any] = {
+        "created": manifest.created.isoformat(),
+        "format": {
+            "name": manifest.format.name,
+            "compression": manifest.format.compression,
+            "row_group_size": manifest.format.row_group_size,
+            "options": dict(manifest.format.options),
+        },
+        "schema": base64.b64encode(manifest.schema.serialize()).decode(),
+        "columns": {field.name: str(field.type) for field in manifest.schema},
+        "frame": dict(manifest.frame),
+        "partition_on": list(manifest.partition_on),
+        "totals": dict(manifest.totals),
+        "producer": dict(manifest.producer),
+        "parts": [_part_to_json(part) for part in manifest.parts],
+    }
+    if manifest.part_table is not None:
+        table = manifest.part_table
+        body["part_table"] = {
+            "path": table.path,
+            "sha256": table.sha256,
+            "size_bytes": table.size_bytes,
+        }
+    return _canonical(body)
+
+
+def parse_body(write_id: WriteId, data: bytes | Mapping[str, Any]) -> Manifest:
+    """Parse what :func:`dump_body` made, as bytes or already as JSON.
+
+    Raises
+    ------
+    IntegrityError
+        It is not a manifest body.
+    """
+    try:
+        body = json.loads(data) if isinstance(data, bytes) else data
+        table = body.get("part_table")
+        return Manifest(
+            write_id=write_id,
+            created=datetime.fromisoformat(body["created"]),
+            format=FormatSpec(**body["format"]),
+            schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(body["schema"]))),
+            frame=body["frame"],
+            partition_on=tuple(body["partition_on"]),
+            totals=body["totals"],
+            producer=body["producer"],
+            parts=tuple(_part_from_json(part) for part in body["parts"]),
+            part_table=None if table is None else PartTable(**table),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException, OSError) as error:
+        raise IntegrityError(f"the manifest is damaged: {type(error).__name__}") from None
+
+
+def plain_envelope(write_id: WriteId, body: bytes) -> Envelope:
+    """Return the envelope of a plain dataset's manifest."""
+    return Envelope(write_id=write_id, body=json.loads(body))
+
+
+def dump_envelope(envelope: Envelope) -> bytes:
+    """Serialize what is stored as ``_manifest.json``; parsed by :func:`parse_envelope`."""
+    document: dict[str, Any] = {
+        "kind": KIND,
+        "version": VERSION,
+        "write_id": envelope.write_id,
+    }
+    if envelope.sealed is None:
+        document |= dict(envelope.body or {})
+    else:
+        document["encryption"] = {
+            "format": "PDW1",
+            "keys": [dict(key) for key in envelope.wrapped],
+            "sealed": base64.b64encode(envelope.sealed).decode(),
+        }
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def parse_envelope(data: bytes) -> Envelope:
+    """Parse ``_manifest.json``.
+
+    Raises
+    ------
+    IntegrityError
+        It is not a manifest.
+    UnsupportedVersionError
+        It was written by a newer version of this package.
+    """
+    try:
+        document = json.loads(data)
+        if document["kind"] != KIND:
+            raise IntegrityError("this JSON file is not a dataset manifest")
+        if document["version"] != VERSION:
+            raise UnsupportedVersionError(
+                f"manifest version {document['version']!r} is not known; update pamola_dwriter"
+            )
+        write_id = WriteId(document["write_id"])
+        encryption = document.get("encryption")
+        if encryption is None:
+            return Envelope(write_id=write_id, body=document)
+        return Envelope(
+            write_id=write_id,
+            wrapped=tuple(encryption["keys"]),
+            sealed=base64.b64decode(encryption["sealed"], validate=True),
+        )
+    except (KeyError, TypeError, ValueError, RecursionError, binascii.Error):
+        raise IntegrityError("the manifest is damaged: it is not the JSON we write") from None
+
+
+def sealed_header(write_id: WriteId, kind: str, path: str) -> dict[str, Any]:
+    """Return the authenticated header of a sealed part, part table or manifest body."""
+    return {"kind": kind, "path": path, "write_id": write_id}
+
+
+def key_context(write_id: WriteId) -> bytes:
+    """Return what a wrapped dataset key is bound to."""
+    return f"{KIND}:{write_id}".encode()
+
+
+def dump_parts(parts: Iterable[PartRecord]) -> pa.Buffer:
+    """Serialize a part table as Parquet; parsed by :func:`parse_parts`."""
+    rows = [_part_to_json(part) for part in parts]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=_PART_SCHEMA), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def parse_parts(data: bytes | pa.Buffer) -> tuple[PartRecord, ...]:
+    """Parse a part table; IntegrityError if it is not one."""
+    try:
+        table = pq.read_table(pa.BufferReader(data)).select(_PART_SCHEMA.names)
+        return tuple(_part_from_json(row) for row in table.to_pylist())
+    except (KeyError, TypeError, ValueError, pa.ArrowException, OSError):
+        raise IntegrityError("the part table is damaged") from None
+
+
+def checksum(data: bytes) -> str:
+    """Return the ``sha256:...`` checksum of stored manifest bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _part_to_json(part: PartRecord) -> dict[str, Any]:
+    return {
+        "path": part.path,
+        "partition": part.partition,
+        "values": [item for pair in part.values for item in pair],
+        "rows": part.rows,
+        "size_bytes": part.size_bytes,
+        "plain_bytes": part.plain_bytes,
+        "sha256": part.sha256,
+    }
+
+
+def _part_from_json(row: Mapping[str, Any]) -> PartRecord:
+    values = row["values"]
+    pairs = tuple(zip(values[::2], values[1::2], strict=True))
+    return PartRecord(**{**row, "values": pairs})
+
+
+def _canonical(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

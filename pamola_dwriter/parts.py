@@ -1,0 +1,132 @@
+"""Reading one stored part back, on whichever worker does it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+import pandas as pd
+import pyarrow as pa
+
+from pamola_dwriter import envelope, formats, layout, manifest, sealing, storage
+from pamola_dwriter.contracts import Store
+from pamola_dwriter.errors import DataReadError, IntegrityError
+from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, WriteId
+
+_STRIDE = 64 * 2**20
+"""Bytes hashed at a time when a part is verified."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartSource:
+    """What a worker needs to read any part of one dataset."""
+
+    root: str
+    storage_options: Redacted
+    upload_part_size: int
+    write_id: WriteId
+    format: FormatSpec
+    schema: pa.Schema
+    frame: Mapping[str, Any]
+    partition_on: tuple[str, ...]
+    sealing: Sealing | None
+
+    def store(self) -> Store:
+        """Open the store whose root is the dataset itself."""
+        return storage.open_store(self.root, self.storage_options, self.upload_part_size)
+
+
+def load_part(
+    part: PartRecord, source: PartSource, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read one part as a frame, or only its `columns`.
+
+    Raises
+    ------
+    IntegrityError
+        The part is missing, or is not what was written.
+    """
+    serializer = formats.get(source.format.name)
+    stored = formats.stored_columns(source.frame, columns)
+    hive = dict(part.values)
+    inside = [name for name in stored if name not in hive]
+    schema = pa.schema([f for f in source.schema if f.name not in hive], source.schema.metadata)
+    with open_part(source, part, ranged=serializer.columnar) as file:
+        try:
+            table = serializer.load(file, schema, inside, source.format)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, DataReadError):
+                raise
+            raise IntegrityError(
+                f"part {part.path} cannot be parsed as {source.format.name}", part=part.path
+            ) from None
+    for name in stored:
+        if name in hive:
+            field = source.schema.field(name)
+            table = table.append_column(field, _constant(hive[name], field.type, part.rows))
+    return formats.to_pandas(table, source.frame, columns)
+
+
+def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO:
+    """Open the plain bytes of a part, as a seekable file.
+
+    Parameters
+    ----------
+    ranged : bool
+        Fetch only the byte ranges that are read; else fetch the part whole, at once.
+    """
+    store = source.store()
+    try:
+        if source.sealing is None:
+            return store.open(part.path) if ranged else io.BytesIO(store.read(part.path))
+        read = partial(store.read, part.path)
+        if not ranged:
+            read = partial(_slice, read())
+        return io.BufferedReader(_unsealed(source, part, read))  # type: ignore[type-var]
+    except FileNotFoundError:
+        raise IntegrityError(f"part {part.path} is missing", part=part.path) from None
+    except IntegrityError as error:
+        raise IntegrityError(f"part {part.path}: {error}", part=part.path) from None
+
+
+def check_part(part: PartRecord, source: PartSource) -> str | None:
+    """Compare one stored part with its record; return what is wrong, or None."""
+    store = source.store()
+    try:
+        size = store.size(part.path)
+        if size != part.size_bytes:
+            return f"part {part.path} has {size} bytes, not the {part.size_bytes} written"
+        digest = hashlib.sha256()
+        for start in range(0, size, _STRIDE):
+            digest.update(store.read(part.path, start, min(start + _STRIDE, size)))
+    except FileNotFoundError:
+        return f"part {part.path} is missing"
+    if digest.hexdigest() != part.sha256:
+        return f"part {part.path} was altered: its SHA-256 differs"
+    return None
+
+
+def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.SealedReader:
+    if source.sealing is None:
+        raise IntegrityError("a plain dataset has no sealed parts")
+    key = sealing.open_sealing(source.sealing, source.write_id)
+    header = envelope.read_header(read)
+    expect = manifest.sealed_header(source.write_id, "part", part.path)
+    header.check(expect | {"partition": part.partition})
+    return envelope.SealedReader(read, part.size_bytes, key, header)
+
+
+def _slice(data: bytes, start: int | None, end: int | None) -> bytes:
+    return data[start:end]
+
+
+def _constant(text: str | None, kind: pa.DataType, rows: int) -> pa.Array:
+    """Return a hive value as a column of `rows` equal values."""
+    value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
+    value = pa.scalar(text, pa.string()).cast(value_type)
+    column = pa.repeat(value, rows)
+    return column.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else column

@@ -1,0 +1,39 @@
+"""From the paths callers give to what a store is opened with, and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from pamola_dwriter.errors import InvalidPathError
+from pamola_dwriter.spec import Redacted
+from pamola_dwriter.storage import normalize_root
+
+PathLike = str | os.PathLike[str] | UPath
+
+
+def resolve_path(
+    path: PathLike, storage_options: Mapping[str, Any] | None
+) -> tuple[str, Redacted]:
+    """Return a root for :func:`pamola_dwriter.storage.open_store`, and its options.
+
+    Raises
+    ------
+    InvalidPathError
+        It is not a path, is empty, or has a scheme that fsspec does not know.
+    """
+    options = dict(storage_options or {})
+    if isinstance(path, UPath) and not isinstance(path, os.PathLike):
+        return normalize_root(str(path)), Redacted({**path.storage_options, **options})
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidPathError(f"a path must be a str, Path or UPath, not {type(path).__name__}")
+    return normalize_root(os.fspath(path)), Redacted(options)
+
+
+def present_path(url: str) -> Path | UPath:
+    """Return a local path as Path, and a URL as UPath without any storage options."""
+    return UPath(url) if "://" in url else Path(url)

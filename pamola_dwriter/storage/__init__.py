@@ -1,0 +1,75 @@
+"""Stores, one file each, and the table that picks one by URL scheme."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import make_path_posix
+from fsspec.utils import get_protocol
+
+from pamola_dwriter.contracts import Store
+from pamola_dwriter.errors import InvalidPathError
+from pamola_dwriter.spec import Redacted
+from pamola_dwriter.storage.objects import ObjectStore
+from pamola_dwriter.storage.posix import PosixStore
+from pamola_dwriter.storage.s3 import S3Store
+
+__all__ = ["STORES", "normalize_root", "open_store"]
+
+STORES: dict[str, type[ObjectStore]] = {
+    "file": PosixStore,
+    "local": PosixStore,
+    "s3": S3Store,
+    "s3a": S3Store,
+}
+"""Class by URL scheme; any other scheme fsspec knows is an :class:`ObjectStore`."""
+
+
+def normalize_root(task_dir: str) -> str:
+    """Return `task_dir` as an absolute local path, or as a URL without a trailing slash.
+
+    Raises
+    ------
+    InvalidPathError
+        It is empty, or fsspec knows no such scheme.
+    """
+    if not task_dir.strip():
+        raise InvalidPathError("the path is empty; give a directory or a URL such as s3://...")
+    protocol = get_protocol(task_dir)
+    if protocol not in fsspec.available_protocols():
+        raise InvalidPathError(f"the path has scheme {protocol!r}, which fsspec does not know")
+    if protocol in ("file", "local"):
+        return str(make_path_posix(task_dir.removeprefix("file://").removeprefix("local://")))
+    return task_dir.rstrip("/")
+
+
+def open_store(root: str, storage_options: Redacted, upload_part_size: int) -> Store:
+    """Return the store of the task directory `root`, as made by :func:`normalize_root`.
+
+    Parameters
+    ----------
+    root : str
+        Absolute path or URL.
+    storage_options : Redacted of dict
+        Passed to the fsspec file system; may hold credentials.
+    upload_part_size : int
+        Bytes in one request of a multipart upload.
+
+    Raises
+    ------
+    InvalidPathError
+        The file system does not take these options, or its package is not installed.
+    """
+    options: dict[str, Any] = {**storage_options.reveal(), "use_listings_cache": False}
+    try:
+        file_system, path = fsspec.core.url_to_fs(root, **options)
+    except ImportError as error:
+        raise InvalidPathError(f"{root.partition('://')[0]}:// needs a package: {error}") from None
+    except (TypeError, ValueError) as error:
+        names = ", ".join(sorted(storage_options.reveal())) or "none"
+        raise InvalidPathError(
+            f"storage_options ({names}) do not fit {root}: {type(error).__name__}"
+        ) from None
+    store = STORES.get(get_protocol(root), ObjectStore)
+    return store(file_system, path, upload_part_size)

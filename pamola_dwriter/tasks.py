@@ -1,0 +1,206 @@
+"""The tasks of a write: serialize, encrypt and put one partition, and gather their records.
+
+Every function is top level, picklable, synchronous and safe to run twice: whoever fixes the
+bytes of a part also draws a new attempt for its name, so that two runs never share a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from secrets import token_hex
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from distributed import get_worker
+
+from pamola_dwriter import envelope, formats, inflight, keys, layout, manifest, sealing, storage
+from pamola_dwriter.events import TOPIC, PartitionStaged
+from pamola_dwriter.spec import (
+    Attempt,
+    PartitionValues,
+    PartRecord,
+    RunSpec,
+    WriteId,
+)
+
+Records = dict[int, tuple[PartRecord, ...]]
+"""Part records by input partition; a partition may have several parts, or none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """The bytes of one part, in memory on a worker."""
+
+    path: str
+    values: PartitionValues
+    rows: int
+    plain_bytes: int
+    data: pa.Buffer
+
+    def __sizeof__(self) -> int:
+        return int(self.data.size)
+
+
+def infer(partition: pd.DataFrame, spec: RunSpec) -> pa.Schema:
+    """Find the types of the columns that the collection's meta leaves open."""
+    return formats.infer_columns(partition, spec.frame, spec.unresolved)
+
+
+def unify(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Find one type per open column that holds what every partition has."""
+    return formats.unify(schemas)
+
+
+def combine(partitions: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Concatenate partitions into the one frame of a single-file output."""
+    return pd.concat(partitions) if len(partitions) > 1 else partitions[0]
+
+
+def serialize(
+    partition: pd.DataFrame, index: int, spec: RunSpec, resolved: pa.Schema | None
+) -> tuple[Piece, ...]:
+    """Turn one partition into the plain bytes of its parts.
+
+    Raises
+    ------
+    SchemaMismatchError
+        The partition does not fit the schema; names partition and column, never a value.
+    """
+    schema = spec.schema if resolved is None else formats.resolve(spec.schema, resolved)
+    table = formats.to_arrow(partition, schema, spec.frame, index)
+    serializer = formats.get(spec.format.name)
+    attempt = _draw_attempt()
+    pieces = []
+    for number, (values, rows) in enumerate(_split(table, spec.partition_on)):
+        data = serializer.dumps(rows, spec.format)
+        path = _part_path(spec, index, attempt, number, values)
+        pieces.append(
+            Piece(
+                path=path, values=values, rows=rows.num_rows, plain_bytes=data.size, data=data
+            )
+        )
+    return tuple(pieces)
+
+
+def encrypt(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> tuple[Piece, ...]:
+    """Seal the parts of one partition under the dataset key."""
+    if spec.sealing is None:
+        return pieces
+    key = sealing.open_sealing(spec.sealing, spec.write_id)
+    attempt = _draw_attempt()
+    done = []
+    for number, piece in enumerate(pieces):
+        path = _part_path(spec, index, attempt, number, piece.values)
+        header = _sealed_header(spec, index, path)
+        done.append(replace(piece, path=path, data=envelope.seal(piece.data, key, header)))
+    return tuple(done)
+
+
+def put(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> Records:
+    """Make the parts of one partition durable, not yet visible."""
+    with inflight.working_on(spec.write_id):
+        store = storage.open_store(
+            spec.target.root, spec.target.storage_options, spec.upload_part_size
+        )
+        records = tuple(
+            PartRecord(
+                path=piece.path,
+                partition=index,
+                values=piece.values,
+                rows=piece.rows,
+                size_bytes=piece.data.size,
+                plain_bytes=piece.plain_bytes,
+                sha256=hashlib.sha256(piece.data).hexdigest(),
+                staged=store.stage(_store_path(spec, piece.path), piece.data, spec.write_id),
+            )
+            for piece in pieces
+        )
+    _report(spec.write_id, index, records)
+    return {index: records}
+
+
+def write_part(
+    partition: pd.DataFrame, index: int, spec: RunSpec, resolved: pa.Schema | None
+) -> Records:
+    """Serialize, encrypt and put in one task, for collections of many small partitions."""
+    return put(encrypt(serialize(partition, index, spec, resolved), index, spec), index, spec)
+
+
+def gather(records: Sequence[Records]) -> Records:
+    """Merge the records of several partitions."""
+    return {index: parts for some in records for index, parts in some.items()}
+
+
+def _store_path(spec: RunSpec, part: str) -> str:
+    """Return the path of a part relative to the task directory."""
+    return spec.target.path if spec.target.single_file else layout.join(spec.target.path, part)
+
+
+def _draw_attempt() -> Attempt:
+    return Attempt(token_hex(4))
+
+
+def _part_path(
+    spec: RunSpec, index: int, attempt: Attempt, number: int, values: PartitionValues
+) -> str:
+    if spec.target.single_file:
+        return spec.target.path.rpartition("/")[2]
+    extension = formats.get(spec.format.name).extension(spec.format)
+    if spec.sealing is not None:
+        extension = f"{extension}.{layout.SEALED_EXTENSION}"
+        values = ()  # a value in a path would show what the part hides
+    name = layout.part_name(index, spec.write_id, attempt, number, extension)
+    return layout.join(layout.hive_directory(values), name)
+
+
+def _sealed_header(spec: RunSpec, index: int, path: str) -> dict[str, Any]:
+    if not spec.target.single_file:
+        return manifest.sealed_header(spec.write_id, "part", path) | {"partition": index}
+    wrapped = [keys.wrapped_to_json(key) for key in spec.sealing.wrapped] if spec.sealing else []
+    return manifest.sealed_header(spec.write_id, "artifact", path) | {"keys": wrapped}
+
+
+def _split(
+    table: pa.Table, partition_on: tuple[str, ...]
+) -> Iterable[tuple[PartitionValues, pa.Table]]:
+    """Cut a table by the values of its hive columns, which the parts then leave out."""
+    if not partition_on:
+        return [((), table)]
+    texts = pd.DataFrame(
+        {column: _as_text(table[column]).to_pandas().astype(object) for column in partition_on}
+    )
+    rest = table.drop_columns(list(partition_on))
+    groups = texts.groupby(list(partition_on), dropna=False, sort=True).indices
+    return [(_values(partition_on, key), rest.take(rows)) for key, rows in groups.items()]
+
+
+def _values(partition_on: tuple[str, ...], key: Any) -> PartitionValues:
+    values = key if isinstance(key, tuple) else (key,)
+    return tuple(
+        (column, value if isinstance(value, str) else None)
+        for column, value in zip(partition_on, values, strict=True)
+    )
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return pc.cast(column, pa.string())
+
+
+def _report(write_id: WriteId, index: int, records: tuple[PartRecord, ...]) -> None:
+    try:
+        worker = get_worker()
+    except ValueError:  # Dask's threaded scheduler: its callbacks see the result itself
+        return
+    event = PartitionStaged(
+        write_id=write_id,
+        partition=index,
+        rows=sum(record.rows for record in records),
+        size_bytes=sum(record.size_bytes for record in records),
+    )
+    worker.log_event(TOPIC, event.to_message())

@@ -1,0 +1,88 @@
+"""Decide how the dataset key reaches the workers, and refuse to send it in the clear."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from distributed import Client
+
+from pamola_dwriter.contracts import KeyProvider
+from pamola_dwriter.errors import InsecureTransportError
+from pamola_dwriter.sealing import open_sealing
+from pamola_dwriter.spec import Redacted, Sealing, WrappedKey, WriteId
+
+logger = logging.getLogger(__name__)
+
+_ENCRYPTED = frozenset({"tls", "wss", "ucxx+tls"})
+_IN_PROCESS = frozenset({"inproc"})
+
+
+def choose_sealing(
+    client: Client | None,
+    providers: Sequence[KeyProvider],
+    wrapped: tuple[WrappedKey, ...],
+    dataset_key: bytes,
+    write_id: WriteId,
+) -> Sealing:
+    """Return a Sealing whose tasks can open the dataset key wherever they run.
+
+    Where every worker resolves one of the providers itself, only wrapped keys travel. Else the
+    dataset key does, redacted, and only within this process or over loopback or TLS.
+
+    Raises
+    ------
+    InsecureTransportError
+        The key would have to travel over a network link that is not encrypted.
+    """
+    uris = [provider.uri for provider in providers if provider.uri is not None]
+    for uri in uris:
+        sealing = Sealing(wrapped=wrapped, provider=uri)
+        if client is None or _everywhere(client, sealing, write_id):
+            return sealing
+    if client is not None:
+        _check_links(client, uris)
+    return Sealing(wrapped=wrapped, dataset_key=Redacted(dataset_key))
+
+
+def _everywhere(client: Client, sealing: Sealing, write_id: WriteId) -> bool:
+    answers = client.run(_can_open, sealing, write_id, on_error="return")
+    unable = sorted(address for address, answer in answers.items() if answer is not True)
+    if unable:
+        logger.warning(
+            "%d of %d workers cannot resolve %s themselves (%s)",
+            len(unable),
+            len(answers),
+            sealing.provider,
+            ", ".join(unable[:3]),
+        )
+    return not unable
+
+
+def _can_open(sealing: Sealing, write_id: WriteId) -> bool:
+    return bool(open_sealing(sealing, write_id))
+
+
+def _check_links(client: Client, uris: Sequence[str]) -> None:
+    addresses = [client.scheduler.address, *client.nthreads()]
+    exposed = [address for address in addresses if not is_private(address)]
+    if exposed:
+        tried = f" (they could not resolve {', '.join(uris)})" if uris else ""
+        raise InsecureTransportError(
+            f"the dataset key would travel to {exposed[0]} unencrypted, because the workers "
+            f"cannot resolve the key themselves{tried}. Give them the key (env:NAME or "
+            "file:PATH), or run the cluster with tls://"
+        )
+
+
+def is_private(address: str) -> bool:
+    """Return whether a Dask address is in this process, on this host, or encrypted."""
+    parts = urlsplit(address)
+    if parts.scheme in _ENCRYPTED | _IN_PROCESS:
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return parts.hostname == "localhost"
