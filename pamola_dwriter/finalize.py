@@ -15,8 +15,8 @@ from importlib.metadata import version
 import pyarrow as pa
 
 from pamola_dwriter import envelope, formats, inflight, keys, layout, manifest, sealing, storage
-from pamola_dwriter.dataset import open_committed
 from pamola_dwriter.contracts import Store, VersionConflict, Versioned
+from pamola_dwriter.dataset import Committed, open_committed
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
     ConcurrentWriteError,
@@ -48,9 +48,7 @@ def finalize(
         The store did not say whether the manifest was written; nothing was deleted.
     """
     parts = _every_partition_once(records, spec)
-    store = storage.open_store(
-        spec.target.root, spec.target.storage_options, spec.upload_part_size
-    )
+    store = storage.open_store(spec.target.root, spec.target.storage_options, spec.upload_part_size)
     schema = spec.schema if resolved is None else formats.resolve(spec.schema, resolved)
     with inflight.working_on(spec.write_id):
         if spec.target.single_file:
@@ -58,16 +56,17 @@ def finalize(
         return _commit_dataset(store, parts, schema, spec)
 
 
-def committed_by_us(store: Store, spec: RunSpec) -> Versioned | None:
-    """Return the stored manifest if it is that of this very write."""
-    present = store.read_versioned(manifest_path(spec))
+def recover(store: Store, spec: RunSpec) -> WriterResult | None:
+    """Return the result of a dataset write that committed, though its reply was lost."""
+    if spec.target.single_file:
+        return None
+    present = store.read_versioned(_manifest_path(spec))
     if present is None or manifest.parse_envelope(present.data).write_id != spec.write_id:
         return None
-    return present
+    return _result(_open(store, present, spec), spec)
 
 
-def manifest_path(spec: RunSpec) -> str:
-    """Return the path of the manifest relative to the task directory."""
+def _manifest_path(spec: RunSpec) -> str:
     return layout.join(spec.target.path, layout.MANIFEST)
 
 
@@ -106,7 +105,7 @@ def _commit_file(store: Store, part: PartRecord, spec: RunSpec) -> WriterResult:
 def _commit_dataset(
     store: Store, parts: tuple[PartRecord, ...], schema: pa.Schema, spec: RunSpec
 ) -> WriterResult:
-    present = store.read_versioned(manifest_path(spec))
+    present = store.read_versioned(_manifest_path(spec))
     previous = manifest.parse_envelope(present.data).write_id if present else None
     committed = present if previous == spec.write_id else None
     if committed is None:
@@ -115,17 +114,19 @@ def _commit_dataset(
         store.publish({layout.join(spec.target.path, part.path): part.staged for part in parts})
         document = _describe(store, parts, schema, spec)
         committed = _put_manifest(store, _encode(document, spec), spec)
-    opened = open_committed(
-        store, spec.target.path, committed.data, lambda _: _dataset_key(spec)
-    )
+    opened = _open(store, committed, spec)
     keep = {part.path for part in opened.parts} | opened.special_files
     _sweep(store, spec, keep=keep, previous=previous)
-    return _result(opened.manifest, committed.data, spec)
+    return _result(opened, spec)
+
+
+def _open(store: Store, present: Versioned, spec: RunSpec) -> Committed:
+    return open_committed(store, spec.target.path, present.data, lambda _: _dataset_key(spec))
 
 
 def _put_manifest(store: Store, data: bytes, spec: RunSpec) -> Versioned:
     """Write the manifest, or find out that it was written though the reply was lost."""
-    path = manifest_path(spec)
+    path = _manifest_path(spec)
     failure: TargetUnavailableError | None = None
     try:
         store.put_if(path, data, spec.expected)
@@ -134,11 +135,11 @@ def _put_manifest(store: Store, data: bytes, spec: RunSpec) -> Versioned:
     except TargetUnavailableError as error:
         failure = error
     try:
-        committed = committed_by_us(store, spec)
+        present = store.read_versioned(path)
     except TargetUnavailableError as error:
         raise _unknown(spec) from error
-    if committed is not None:
-        return committed
+    if present is not None and manifest.parse_envelope(present.data).write_id == spec.write_id:
+        return present
     if failure is None:
         raise _concurrent(spec)
     if failure.answered:
@@ -173,9 +174,7 @@ def _put_part_table(store: Store, parts: tuple[PartRecord, ...], spec: RunSpec) 
         name = f"{name}.{layout.SEALED_EXTENSION}"
         data = _seal(data, "parts", name, spec)
     store.put(layout.join(spec.target.path, name), data.to_pybytes())
-    return PartTable(
-        path=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=data.size
-    )
+    return PartTable(path=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=data.size)
 
 
 def _seal(data: bytes | pa.Buffer, kind: str, path: str, spec: RunSpec) -> pa.Buffer:
@@ -201,16 +200,14 @@ def _encode(document: Manifest, spec: RunSpec) -> bytes:
     )
 
 
-def _sweep(
-    store: Store, spec: RunSpec, keep: Collection[str], previous: WriteId | None
-) -> None:
+def _sweep(store: Store, spec: RunSpec, keep: Collection[str], previous: WriteId | None) -> None:
     """Remove losing attempts and the previous version; a failure never undoes a commit."""
     write_ids = {spec.write_id} | ({previous} if previous else set())
     try:
         if spec.target.single_file:
-            store.sweep_staged(spec.target.path.rpartition("/")[0], spec.write_id)
+            store.sweep_staged(spec.directory, spec.write_id)
         else:
-            store.sweep(spec.target.path, write_ids, keep)
+            store.sweep(spec.directory, write_ids, keep)
     except (TargetUnavailableError, FileNotFoundError) as error:
         logger.warning("%s is committed, but not swept: %s", spec.target.url, error)
 
@@ -229,7 +226,8 @@ def _unknown(spec: RunSpec) -> CommitOutcomeUnknownError:
     )
 
 
-def _result(document: Manifest, data: bytes, spec: RunSpec) -> WriterResult:
+def _result(committed: Committed, spec: RunSpec) -> WriterResult:
+    document = committed.manifest
     return WriterResult(
         path=present_path(spec.target.url),
         size_bytes=document.totals["bytes"],
@@ -240,5 +238,5 @@ def _result(document: Manifest, data: bytes, spec: RunSpec) -> WriterResult:
         write_id=spec.write_id,
         encrypted=spec.sealing is not None,
         manifest=present_path(f"{spec.target.url}/{layout.MANIFEST}"),
-        checksum=manifest.checksum(data),
+        checksum=manifest.checksum(committed.stored),
     )

@@ -12,7 +12,7 @@ module that uses Dask's private task classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from pamola_dwriter.layout import Stage
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.spec import RunSpec
 
-Key = Hashable
+Key = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,7 @@ class _Layers:
         return HighLevelGraph(self._layers, self._dependencies)
 
 
-def compile_write(
-    source: Source, spec: RunSpec, settings: Settings
-) -> tuple[HighLevelGraph, Key]:
+def compile_write(source: Source, spec: RunSpec, settings: Settings) -> tuple[HighLevelGraph, Key]:
     """Return the graph of a write, and the key of its WriterResult."""
     layers = _Layers(source.graph)
     partitions = list(source.keys)
@@ -81,7 +79,7 @@ def compile_write(
     resolved = _add_schema(layers, partitions, spec, settings) if spec.unresolved else None
     staged = _add_parts(layers, partitions, spec, resolved, settings)
     gathered = _add_tree(layers, staged, tasks.gather, "gather", spec, settings)
-    final = layout.task_key("finalize", spec.write_id)
+    final = layout.task_key("commit", spec.write_id)
     layers.add(final, {final: Task(final, finalize.finalize, TaskRef(gathered), resolved, spec)})
     return layers.graph(), final
 
@@ -140,7 +138,8 @@ def _add_tree(
 ) -> Key:
     """Reduce `inputs` to one key, so many at a time that no task has too many inputs."""
     name = layout.task_key(stage, spec.write_id)
-    width, layer, level = settings.gather_width, {}, list(inputs)
+    layer: dict[Key, Task] = {}
+    width, level = settings.gather_width, list(inputs)
     while len(level) > 1 or not layer:
         groups = [level[start : start + width] for start in range(0, len(level), width)]
         first = len(layer)

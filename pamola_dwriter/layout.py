@@ -28,8 +28,12 @@ SEALED_EXTENSION = "pdw"
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_NAME_BYTES = 200
 
-Stage = Literal["infer", "schema", "serialize", "encrypt", "put", "part", "gather", "finalize"]
-"""Stages of the graph, in order; ``part`` is serialize, encrypt and put fused into one."""
+Stage = Literal["infer", "schema", "serialize", "encrypt", "put", "part", "gather", "commit"]
+"""Stages of the graph, in order; ``part`` is serialize, encrypt and put fused into one.
+
+Dask would show a stage named ``finalize`` as ``pamola``: it takes any word of eight letters that
+begins with a to f for a hexadecimal token.
+"""
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\<>:"|?*]')
 _PART = re.compile(
@@ -140,11 +144,7 @@ def write_id_of(path: str) -> WriteId | None:
 
 def foreign_files(paths: Iterable[str]) -> list[str]:
     """Return those of the files below a dataset that this package did not make."""
-    return [
-        path
-        for path in paths
-        if write_id_of(path) is None and not path.startswith(MANIFEST)
-    ]
+    return [path for path in paths if write_id_of(path) is None and not path.startswith(MANIFEST)]
 
 
 def task_key(stage: Stage, write_id: WriteId) -> str:

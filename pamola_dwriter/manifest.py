@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pamola_dwriter.errors import IntegrityError, UnsupportedVersionError
-from pamola_dwriter.spec import FormatSpec, PartRecord, WrappedKey, WriteId
+from pamola_dwriter.spec import FormatSpec, PartRecord, WriteId
 
 VERSION = 1
 KIND = "pamola_dwriter.dataset"

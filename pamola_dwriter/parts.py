@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 import pyarrow as pa
 
-from pamola_dwriter import envelope, formats, layout, manifest, sealing, storage
+from pamola_dwriter import envelope, formats, manifest, sealing, storage
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import DataReadError, IntegrityError
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, WriteId
@@ -86,7 +86,7 @@ def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO
         read = partial(store.read, part.path)
         if not ranged:
             read = partial(_slice, read())
-        return io.BufferedReader(_unsealed(source, part, read))  # type: ignore[type-var]
+        return io.BufferedReader(_unsealed(source, part, read))
     except FileNotFoundError:
         raise IntegrityError(f"part {part.path} is missing", part=part.path) from None
     except IntegrityError as error:

@@ -16,9 +16,7 @@ from pamola_dwriter.storage import normalize_root
 PathLike = str | os.PathLike[str] | UPath
 
 
-def resolve_path(
-    path: PathLike, storage_options: Mapping[str, Any] | None
-) -> tuple[str, Redacted]:
+def resolve_path(path: PathLike, storage_options: Mapping[str, Any] | None) -> tuple[str, Redacted]:
     """Return a root for :func:`pamola_dwriter.storage.open_store`, and its options.
 
     Raises

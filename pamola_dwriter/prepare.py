@@ -101,7 +101,9 @@ def check_request(
         **flags,
     )
     if spec.schema is not None and not isinstance(spec.schema, pa.Schema):
-        raise InvalidWriteError(f"schema must be a pyarrow.Schema, not {type(spec.schema).__name__}")
+        raise InvalidWriteError(
+            f"schema must be a pyarrow.Schema, not {type(spec.schema).__name__}"
+        )
     if spec.single_file is True and (spec.partition_on or spec.target_part_size):
         raise InvalidWriteError("single_file=True excludes partition_on and target_part_size")
     return spec
@@ -164,7 +166,7 @@ def _check_format(name: object, options: WriteOptions) -> FormatSpec:
     return serializer.check_options(asked)
 
 
-def _check_size(size: object) -> int | None:
+def _check_size(size: Any) -> int | None:
     if size is None:
         return None
     try:
@@ -230,15 +232,16 @@ def _partitions(
     frame: pd.DataFrame | dd.DataFrame, spec: WriteSpec, write_id: WriteId
 ) -> tuple[Source, int]:
     if isinstance(frame, dd.DataFrame):
+        collection: Any = frame
         if spec.target_part_size is not None:
-            frame = frame.repartition(partition_size=spec.target_part_size)
-        return Source.from_dask(frame), frame.npartitions
+            collection = frame.repartition(partition_size=str(spec.target_part_size))
+        return Source.from_dask(collection), int(collection.npartitions)
     frames = [frame]
     if spec.target_part_size is not None and len(frame):
         size = max(int(frame.memory_usage(deep=True).sum()), 1)
         rows = max(1, len(frame) * spec.target_part_size // size)
         frames = [frame.iloc[start : start + rows] for start in range(0, len(frame), rows)]
-    return Source.from_pandas(frames, layout.task_key("input", write_id)), len(frames)
+    return Source.from_pandas(frames, f"pamola-input-{write_id}"), len(frames)
 
 
 def _is_single_file(spec: WriteSpec, partitions: int) -> bool:

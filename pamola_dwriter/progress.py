@@ -24,7 +24,7 @@ class Snapshot:
     stages : mapping of str to int
         Finished tasks by stage (``serialize``, ``encrypt``, ``put``, ...).
     committed : bool
-        Whether finalize is done.
+        Whether the commit task is done.
     """
 
     write_id: WriteId
@@ -67,5 +67,5 @@ class Fold:
             rows=sum(rows for rows, _ in self.sizes.values()),
             size_bytes=sum(size for _, size in self.sizes.values()),
             stages={stage: len(indices) for stage, indices in sorted(self.done.items())},
-            committed=bool(self.done.get("finalize")),
+            committed=bool(self.done.get("commit")),
         )

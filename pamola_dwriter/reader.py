@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import dask
+import dask.base
 import dask.dataframe as dd
+from dask.delayed import delayed
 from distributed import Client
 
 from pamola_dwriter import envelope, formats, keys, layout, manifest, storage
@@ -85,9 +87,12 @@ def read_dataset(
     chosen = None if columns is None else list(columns)
     formats.stored_columns(source.frame, chosen)
     meta = formats.empty_meta(source.schema, source.frame, chosen)
-    if not committed.parts:
-        return dd.from_pandas(meta, npartitions=1)
-    return dd.from_map(load_part, committed.parts, source=source, columns=chosen, meta=meta)
+    frame: dd.DataFrame
+    if committed.parts:
+        frame = dd.from_map(load_part, committed.parts, source=source, columns=chosen, meta=meta)
+    else:
+        frame = dd.from_pandas(meta, npartitions=1)
+    return frame
 
 
 def verify(
@@ -113,10 +118,11 @@ def verify(
         for file in source.store().listdir("")
         if file not in known and not file.startswith(layout.MANIFEST)
     ]
-    check = dask.delayed(check_part, pure=False)
+    check = delayed(check_part, pure=False)
     tasks = [check(part, source) for part in committed.parts]
     runner = current_client(client)
-    found = dask.compute(*tasks, scheduler=runner or "threads")
+    compute: Any = dask.base.compute  # not annotated in Dask
+    found = compute(*tasks, scheduler=runner or "threads")
     if wrong := [problem for problem in found if problem] + extra:
         raise IntegrityError(
             f"{len(wrong)} problem(s) in {source.root}: " + "; ".join(wrong[:10]),
@@ -163,12 +169,12 @@ def open_artifact(
     read = partial(store.read, name)
     header = envelope.read_header(read)
     key = _artifact_key(root, header.fields, encryption_key)
-    return io.BufferedReader(envelope.SealedReader(read, size, key, header))  # type: ignore[return-value]
+    return io.BufferedReader(envelope.SealedReader(read, size, key, header))
 
 
 def decrypt(
     path: PathLike,
-    destination: PathLike,
+    destination: str | os.PathLike[str],
     *,
     encryption_key: Any,
     storage_options: Mapping[str, Any] | None = None,

@@ -69,19 +69,22 @@ def serialize(
     ------
     SchemaMismatchError
         The partition does not fit the schema; names partition and column, never a value.
+    UnsupportedDataError
+        The format cannot hold the type that an open column turned out to have.
     """
-    schema = spec.schema if resolved is None else formats.resolve(spec.schema, resolved)
-    table = formats.to_arrow(partition, schema, spec.frame, index)
     serializer = formats.get(spec.format.name)
+    schema = spec.schema
+    if resolved is not None:
+        schema = formats.resolve(schema, resolved)
+        serializer.check_schema(schema)
+    table = formats.to_arrow(partition, schema, spec.frame, index)
     attempt = _draw_attempt()
     pieces = []
     for number, (values, rows) in enumerate(_split(table, spec.partition_on)):
         data = serializer.dumps(rows, spec.format)
         path = _part_path(spec, index, attempt, number, values)
         pieces.append(
-            Piece(
-                path=path, values=values, rows=rows.num_rows, plain_bytes=data.size, data=data
-            )
+            Piece(path=path, values=values, rows=rows.num_rows, plain_bytes=data.size, data=data)
         )
     return tuple(pieces)
 
@@ -127,7 +130,9 @@ def write_part(
     partition: pd.DataFrame, index: int, spec: RunSpec, resolved: pa.Schema | None
 ) -> Records:
     """Serialize, encrypt and put in one task, for collections of many small partitions."""
-    return put(encrypt(serialize(partition, index, spec, resolved), index, spec), index, spec)
+    with inflight.working_on(spec.write_id):
+        pieces = serialize(partition, index, spec, resolved)
+        return put(encrypt(pieces, index, spec), index, spec)
 
 
 def gather(records: Sequence[Records]) -> Records:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from distributed import Client
@@ -66,7 +67,8 @@ def _can_open(sealing: Sealing, write_id: WriteId) -> bool:
 
 
 def _check_links(client: Client, uris: Sequence[str]) -> None:
-    addresses = [client.scheduler.address, *client.nthreads()]
+    scheduler: Any = client.scheduler  # set while the client runs
+    addresses = [scheduler.address, *client.nthreads()]
     exposed = [address for address in addresses if not is_private(address)]
     if exposed:
         tried = f" (they could not resolve {', '.join(uris)})" if uris else ""

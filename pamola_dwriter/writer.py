@@ -13,8 +13,8 @@ from pamola_dwriter import storage
 from pamola_dwriter.cluster import current_client
 from pamola_dwriter.execution import LazyWrite, WriteFuture
 from pamola_dwriter.graph import compile_write
-from pamola_dwriter.prepare import Place, WriteOptions, bind, check_request
 from pamola_dwriter.paths import PathLike, resolve_path
+from pamola_dwriter.prepare import Place, WriteOptions, bind, check_request
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.spec import Redacted, WriterResult
 
@@ -106,11 +106,11 @@ class DataWriter:
         **options: Unpack[WriteOptions],
     ) -> LazyWrite: ...
 
-    def write_dataframe(
+    def write_dataframe(  # noqa: PLR0913 - the specified signature
         self,
         df: Frame,
         name: str,
-        format: str = "csv",
+        format: str = "csv",  # noqa: A002 - the specified name
         subdir: str | None = "output",
         timestamp_in_name: bool = False,
         encryption_key: Any = None,

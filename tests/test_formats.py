@@ -20,6 +20,7 @@ from pamola_dwriter.errors import InvalidWriteError, UnknownFormatError, Unsuppo
 from pamola_dwriter.spec import FormatSpec
 
 FORMATS = ("parquet", "csv", "jsonl")
+NAIVE = dt.datetime(2020, 1, 1)  # noqa: DTZ001  one of the types to hold
 TEXTS = ["", None, "plain", 'quo"te', "comma, tab\t", "new\nline", "win\r\ndows", " pad ", "null"]
 BERLIN = pa.timestamp("ns", "Europe/Berlin")
 
@@ -37,37 +38,37 @@ def round_trip(table: pa.Table, spec: FormatSpec, columns: list[str] | None = No
     return serializer.load(io.BytesIO(data.to_pybytes()), table.schema, columns, spec)
 
 
-def values(*items: object, type: pa.DataType) -> pa.Array:
+def values(*items: object, of: pa.DataType) -> pa.Array:
     """Return an array with a null in its middle."""
-    return pa.array([*items[:1], None, *items[1:]], type=type)
+    return pa.array([*items[:1], None, *items[1:]], type=of)
 
 
 FLAT = {
     **{
-        f"int{n}": values(-(2 ** (n - 1)), 2 ** (n - 1) - 1, type=getattr(pa, f"int{n}")())
+        f"int{n}": values(-(2 ** (n - 1)), 2 ** (n - 1) - 1, of=getattr(pa, f"int{n}")())
         for n in (8, 16, 32, 64)
     },
-    **{f"uint{n}": values(0, 2**n - 1, type=getattr(pa, f"uint{n}")()) for n in (8, 16, 32, 64)},
-    "float32": values(np.float32(0.1), np.float32(3.4e38), type=pa.float32()),
-    "float64": values(0.1 + 0.2, 5e-324, -1.7976931348623157e308, -0.0, type=pa.float64()),
-    "bool": values(True, False, type=pa.bool_()),
-    "string": pa.array(TEXTS + ["späte Größe", "日本", "\U0001f600", "\u2028", "1", "true", "nan"]),
+    **{f"uint{n}": values(0, 2**n - 1, of=getattr(pa, f"uint{n}")()) for n in (8, 16, 32, 64)},
+    "float32": values(np.float32(0.1), np.float32(3.4e38), of=pa.float32()),
+    "float64": values(0.1 + 0.2, 5e-324, -1.7976931348623157e308, -0.0, of=pa.float64()),
+    "bool": values(True, False, of=pa.bool_()),
+    "string": pa.array([*TEXTS, "Größe", "日本", "\U0001f600", "\u2028", "1", "true", "nan"]),
     "large_string": pa.array(TEXTS, pa.large_string()),
     **{
-        f"timestamp_{u}": values(-1, 1_234_567_891, type=pa.timestamp(u))
+        f"timestamp_{u}": values(-1, 1_234_567_891, of=pa.timestamp(u))
         for u in ("s", "ms", "us", "ns")
     },
-    "timestamp_tz": values(-3_000_000_000_123_456_789, 1_700_000_000_123_456_789, type=BERLIN),
-    "timestamp_offset": values(1, 2, type=pa.timestamp("ms", "+05:30")),
-    "date32": values(dt.date(1, 1, 1), dt.date(9999, 12, 31), type=pa.date32()),
-    "date64": values(dt.date(1970, 1, 1), dt.date(2024, 2, 29), type=pa.date64()),
-    "time32": values(1, 86_399, type=pa.time32("s")),
-    "time32_ms": values(1, 86_399_999, type=pa.time32("ms")),
-    "time64": values(1, 86_399_999_999, type=pa.time64("us")),
-    "time64_ns": values(1, 86_399_999_999_999, type=pa.time64("ns")),
-    "duration": values(-1, 2**62, type=pa.duration("ns")),
-    "decimal128": values(Decimal("-1.50"), Decimal("0.00"), type=pa.decimal128(38, 2)),
-    "decimal256": values(Decimal("1e49"), Decimal("-0.01"), type=pa.decimal256(60, 2)),
+    "timestamp_tz": values(-3_000_000_000_123_456_789, 1_700_000_000_123_456_789, of=BERLIN),
+    "timestamp_offset": values(1, 2, of=pa.timestamp("ms", "+05:30")),
+    "date32": values(dt.date(1, 1, 1), dt.date(9999, 12, 31), of=pa.date32()),
+    "date64": values(dt.date(1970, 1, 1), dt.date(2024, 2, 29), of=pa.date64()),
+    "time32": values(1, 86_399, of=pa.time32("s")),
+    "time32_ms": values(1, 86_399_999, of=pa.time32("ms")),
+    "time64": values(1, 86_399_999_999, of=pa.time64("us")),
+    "time64_ns": values(1, 86_399_999_999_999, of=pa.time64("ns")),
+    "duration": values(-1, 2**62, of=pa.duration("ns")),
+    "decimal128": values(Decimal("-1.50"), Decimal("0.00"), of=pa.decimal128(38, 2)),
+    "decimal256": values(Decimal("1e49"), Decimal("-0.01"), of=pa.decimal256(60, 2)),
     "null": pa.nulls(3),
     "dictionary": pa.array(["b", None, "a", "b"]).dictionary_encode(),
     "dictionary_int": pa.array([3, None, 1, 3]).dictionary_encode(),
@@ -77,7 +78,7 @@ NESTED = {
     "list": pa.array([[1, None], None, []], pa.list_(pa.int64())),
     "large_list": pa.array([["a"], None], pa.large_list(pa.large_string())),
     "struct": pa.array([{"a": 1, "b": [0.5]}, {"a": None, "b": None}, {"a": 3, "b": []}]),
-    "list_of_struct": pa.array([[{"t": dt.datetime(2020, 1, 1), "d": Decimal("1.20")}], None]),
+    "list_of_struct": pa.array([[{"t": NAIVE, "d": Decimal("1.20")}], None]),
 }
 BINARY = {
     "binary": pa.array([b"", None, b"\x00\xff"]),
@@ -193,6 +194,20 @@ def test_a_row_longer_than_a_block(name: str) -> None:
     """A single value of several megabytes is read back whole."""
     table = pa.table({"x": ["short", "long\n" * 1_000_000, ""]})
     assert round_trip(table, spec_of(name)).equals(table)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_many_rows(name: str) -> None:
+    """More rows than the parser of pyarrow 14 takes at once come back, and in order."""
+    table = pa.table({"x": np.arange(150_001)})
+    assert round_trip(table, spec_of(name)).equals(table)
+
+
+@pytest.mark.parametrize("rows", (65_535, 65_536, 65_537, 131_072))
+def test_jsonl_around_the_bounds_of_its_blocks(rows: int) -> None:
+    """No row is lost or doubled where one block ends and the next begins."""
+    table = pa.table({"x": np.arange(rows)})
+    assert round_trip(table, spec_of("jsonl")).equals(table)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -322,7 +337,7 @@ def test_parquet_projection_reads_few_bytes() -> None:
 
 
 # Python's own datetimes overflow in a time zone at both ends.
-YEARS = (dt.datetime(2, 1, 1), dt.datetime(9998, 1, 1))
+YEARS = (NAIVE.replace(year=2), NAIVE.replace(year=9998))
 COLUMN = st.one_of(
     st.lists(st.none() | st.text(), min_size=4, max_size=4).map(lambda v: pa.array(v, pa.string())),
     st.lists(st.none() | st.floats(), min_size=4, max_size=4).map(

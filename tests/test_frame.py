@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import traceback
+import warnings
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -32,7 +33,7 @@ from pamola_dwriter.formats import frame as frames
 from pamola_dwriter.spec import FormatSpec
 
 FORMATS = ("parquet", "csv", "jsonl")
-NOW = dt.datetime(2024, 2, 29, 23, 59, 59, 123456)
+NOW = dt.datetime(2024, 2, 29, 23, 59, 59, 123456)  # noqa: DTZ001  one of the types to hold
 
 
 def plan(
@@ -118,13 +119,13 @@ def arrow_backed() -> pd.DataFrame:
         "decimal": (pa.decimal128(30, 5), [Decimal("1.5"), None, Decimal("-2")]),
         "day": (pa.date32(), [NOW.date(), None, dt.date(1, 1, 1)]),
         "time": (pa.time64("us"), [NOW.time(), None, dt.time(0)]),
-        "moment": (pa.timestamp("us", "Asia/Tokyo"), [NOW.astimezone(dt.timezone.utc), None, None]),
+        "moment": (pa.timestamp("us", "Asia/Tokyo"), [NOW.astimezone(dt.UTC), None, None]),
         "dictionary": (pa.dictionary(pa.int8(), pa.string()), ["x", None, "x"]),
     }
     return pd.DataFrame(
         {
-            name: pd.arrays.ArrowExtensionArray(pa.chunked_array([pa.array(values, type)]))
-            for name, (type, values) in types.items()
+            name: pd.arrays.ArrowExtensionArray(pa.chunked_array([pa.array(values, of)]))
+            for name, (of, values) in types.items()
         }
     )
 
@@ -195,6 +196,8 @@ CASES: dict[str, Callable[[], pd.DataFrame]] = {
     ),
     "multi index": lambda: indexed(["b", "a", "b"], [1, 1, 2], names=["k", None]),
     "no columns": lambda: indexed(["b", "a", "b"], names=["id"])[[]],
+    "axis of objects": lambda: pd.DataFrame([[1, 2]], columns=pd.Index(["a", "b"], dtype=object)),
+    "axis of text": lambda: pd.DataFrame([[1, 2]], columns=pd.Index(["a", "b"], dtype="string")),
     "axis name": lambda: pd.DataFrame({"a": [1], "b": [2]}).rename_axis(columns="measure"),
 }
 
@@ -245,11 +248,8 @@ def test_intervals_need_a_nested_format() -> None:
 def test_infinity_and_nan(name: str) -> None:
     """Infinities survive in numpy columns, except in JSON, where they become NaN."""
     expected = pd.DataFrame({"x": [np.inf, -np.inf, np.nan, 1.0]})
-    if name == "jsonl":
-        expected_back = expected.replace([np.inf, -np.inf], np.nan)
-    else:
-        expected_back = expected
-    assert_same(back(name, expected), expected_back)
+    held = expected.replace([np.inf, -np.inf], np.nan) if name == "jsonl" else expected
+    assert_same(back(name, expected), held)
 
 
 def test_two_thousand_columns() -> None:
@@ -269,7 +269,10 @@ def test_meta_is_that_of_the_partitions(case: str) -> None:
     """The empty meta has the dtypes, the index and the categories of the data."""
     expected = CASES[case]()
     frame, schema, _ = plan([expected])
-    assert_same(formats.empty_meta(schema, frame), expected.iloc[:0])
+    empty = expected.iloc[:0]
+    if isinstance(empty.index, pd.MultiIndex):
+        empty.index = empty.index.remove_unused_levels()
+    assert_same(formats.empty_meta(schema, frame), empty)
 
 
 def test_unknown_column_is_named() -> None:
@@ -281,7 +284,7 @@ def test_unknown_column_is_named() -> None:
         lambda: formats.empty_meta(schema, frame, ["nope"]),
         lambda: formats.to_pandas(table.drop(["bool"]), frame),
     ):
-        with pytest.raises(DataReadError, match="nope|bool"):
+        with pytest.raises(DataReadError, match=r"nope|bool"):
             call()
 
 
@@ -456,18 +459,31 @@ def test_unknown_categories_stay_unknown(name: str) -> None:
         assert isinstance(result["x"].dtype, pd.CategoricalDtype)
 
 
+def test_unknown_categories_without_any_value() -> None:
+    """A categorical of unknown categories that is null everywhere reads as such."""
+    part = pd.DataFrame({"x": pd.Categorical([None, None])})
+    meta = pd.DataFrame({"x": pd.Categorical([], [UNKNOWN_CATEGORIES])})
+    frame = formats.describe(meta, True)
+    schema, unresolved = formats.infer_schema(meta, frame)
+    schema = formats.resolve(schema, formats.infer_columns(part, frame, unresolved))
+    for name in FORMATS:
+        result = formats.to_pandas(through(name, formats.to_arrow(part, schema, frame, 0)), frame)
+        assert isinstance(result["x"].dtype, pd.CategoricalDtype)
+        assert result["x"].isna().all()
+
+
 def test_object_columns_are_unified() -> None:
     """Partitions agree on one type: null gives way, numbers and decimals widen."""
     parts = [
-        pd.DataFrame({"n": n, "d": d, "l": l}, dtype=object)
-        for n, d, l in (
+        pd.DataFrame({"n": n, "d": d, "l": items}, dtype=object)
+        for n, d, items in (
             ([None], [Decimal("1.5")], [[]]),
             ([1], [Decimal("100.25")], [None]),
             ([2.5], [None], [[{"a": 1}]]),
             ([1], [7], [[{"b": "x"}]]),
         )
     ]
-    frame, schema, tables = plan(parts)
+    _, schema, tables = plan(parts)
     assert schema.field("n").type == pa.float64()
     assert pa.types.is_decimal(schema.field("d").type)
     assert [t["n"].to_pylist() for t in tables] == [[None], [1.0], [2.5], [1.0]]
@@ -496,7 +512,7 @@ def test_object_columns_in_conflict(columns: tuple[list[Any], list[Any]]) -> Non
         [1 + 2j],
         [pd.Interval(0, 1)],
         ["\ud800"],
-        [NOW, NOW.astimezone(dt.timezone.utc)],
+        [NOW, NOW.astimezone(dt.UTC)],
         [2**64],
         [{1: 2}],
         [object()],
@@ -537,14 +553,14 @@ def test_user_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "type"), (("nope", pa.int64()), ("a", pa.string()), ("a", pa.timestamp("ns")))
+    ("name", "of"), (("nope", pa.int64()), ("a", pa.string()), ("a", pa.timestamp("ns")))
 )
-def test_impossible_user_schema(name: str, type: pa.DataType) -> None:
+def test_impossible_user_schema(name: str, of: pa.DataType) -> None:
     """A schema that names no column, or a type its values never become, is refused at once."""
     part = pd.DataFrame({"a": [1, 2]})
     schema, _ = formats.infer_schema(part, formats.describe(part, True))
     with pytest.raises(InvalidWriteError, match=name):
-        formats.apply_user_schema(schema, pa.schema([(name, type)]))
+        formats.apply_user_schema(schema, pa.schema([(name, of)]))
 
 
 @pytest.mark.parametrize("case", ("numpy", "categories", "zoned", "text index", "named index"))
@@ -560,12 +576,14 @@ def test_plain_pandas_and_dask_read_parquet(case: str, tmp_path: Any) -> None:
     spec = FormatSpec(name="parquet")
     with open(path, "wb") as file:
         file.write(formats.get("parquet").dumps(table, spec))
-    plain = pd.read_parquet(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pyarrow and Dask call what pandas deprecates
+        plain = pd.read_parquet(path)
+        lazy = dd.read_parquet(path).compute()
     if plain.index.name == frames.UNNAMED_INDEX:
         plain = plain.rename_axis(index=None)
     ms = [c for c in expected if c.endswith("_s")]  # Parquet has no seconds
     assert_same(plain.drop(columns=ms), expected.drop(columns=ms), check_column_type=False)
-    lazy = dd.read_parquet(path).compute()
     assert lazy.index.name == expected.index.name
     assert list(lazy.columns) == list(expected.columns)
 

@@ -51,8 +51,9 @@ def _check_names(partition: pd.DataFrame, names: list[str], index: int | None) -
     found = list(partition.columns)
     if found == names:
         return
-    missing = [name for name in names if name not in set(found)]
-    extra = [name for name in found if name not in set(names)]
+    wanted, present = set(names), set(found)
+    missing = [name for name in names if name not in present]
+    extra = [name for name in found if name not in wanted]
     repeated = list(partition.columns[partition.columns.duplicated()].unique())
     for problem, columns in (("missing", missing), ("extra", extra), ("repeated", repeated)):
         if columns:

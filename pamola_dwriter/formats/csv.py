@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv
@@ -37,7 +37,7 @@ class CsvSerializer:
     def check_options(self, spec: FormatSpec) -> FormatSpec:
         """Return `spec` with its codec filled in; see the protocol."""
         spec = check_text_spec(spec, ["delimiter"])
-        delimiter = _delimiter(spec)
+        delimiter: Any = _delimiter(spec)
         if (
             not isinstance(delimiter, str)
             or len(delimiter) != 1

@@ -46,7 +46,7 @@ def describe_dtype(dtype: Any, name: str) -> dict[str, Any]:
         return _describe_string(dtype)
     if isinstance(dtype, pd.CategoricalDtype):
         return _describe_category(dtype, name)
-    if dtype == object:
+    if pd.api.types.is_object_dtype(dtype):
         return {"kind": "object"}
     if isinstance(dtype, pd.DatetimeTZDtype):
         zone = pa.lib.tzinfo_to_string(dtype.tz)
@@ -64,7 +64,7 @@ def _is_restorable(dtype: Any) -> bool:
     if isinstance(dtype, np.dtype):
         return natural_array(pd.Series([], dtype=dtype)) is not None
     return (
-        type(dtype).__module__.startswith("pandas.")
+        type(dtype).__module__.split(".")[0] == "pandas"
         and pd.api.types.pandas_dtype(str(dtype)) == dtype
     )
 
@@ -148,9 +148,12 @@ def restore(column: pa.ChunkedArray, descriptor: Descriptor) -> Any:
     dtype: Any = pd.api.types.pandas_dtype(descriptor["dtype"])
     if hasattr(dtype, "__from_arrow__") and not isinstance(dtype, pd.DatetimeTZDtype):
         return dtype.__from_arrow__(column)
-    series = column.to_pandas()
-    unfit = dtype.kind in "iub" and column.null_count
-    return (series if unfit or series.dtype == dtype else series.astype(dtype)).array
+    if isinstance(dtype, pd.DatetimeTZDtype) or (dtype.kind in "iub" and column.null_count):
+        series = column.to_pandas()
+        return (series.astype(dtype) if dtype.kind == "M" else series).array
+    # Not to_pandas(), which takes a millisecond a column, and some frames have thousands.
+    array = column.to_numpy()
+    return array if array.dtype == dtype else array.astype(dtype)
 
 
 def _string_dtype(descriptor: Descriptor) -> Any:

@@ -5,7 +5,7 @@ Arrow cannot say everything about a frame (index, string storage, categories tha
 
     {"columns": [{"name": "x", "dtype": {...}}],
      "index": [{"stored": "__null_dask_index__", "name": None, "dtype": {...}}],
-     "axis": {"name": None, "dtype": {...}}}
+     "axis": {"name": None, "dtype": None}}
 
 Values in ``object`` columns come back as Arrow's plain Python objects: missing ones as None,
 lists, tuples, sets and arrays as lists, dicts with all keys of their column.
@@ -27,6 +27,9 @@ from pamola_dwriter.formats.schema import stored_descriptors
 
 UNNAMED_INDEX = "__null_dask_index__"
 """Dask's own name for an unnamed index in a file; Dask restores it as unnamed."""
+
+
+_LABELS = pd.Index(["a"])
 
 
 def describe(meta: pd.DataFrame, write_index: bool) -> dict[str, Any]:
@@ -65,8 +68,9 @@ def _describe_levels(index: pd.Index) -> list[dict[str, Any]]:
 
 
 def _describe_axis(columns: pd.Index) -> dict[str, Any]:
-    plain = isinstance(columns.dtype, pd.StringDtype)
-    dtype = describe_dtype(columns.dtype, "columns") if plain else {"kind": "object"}
+    # None is what this pandas has by default: text in pandas 3, objects before.
+    special = columns.dtype != _LABELS.dtype and not isinstance(columns.dtype, pd.CategoricalDtype)
+    dtype = describe_dtype(columns.dtype, "columns") if special else None
     return {"name": columns.name, "dtype": dtype}
 
 
@@ -133,7 +137,8 @@ def stored_columns(frame: Descriptor, columns: Sequence[str] | None = None) -> l
     """
     names = [column["name"] for column in frame["columns"]]
     if columns is not None:
-        unknown = [name for name in columns if name not in set(names)]
+        known = set(names)
+        unknown = [name for name in columns if name not in known]
         if unknown:
             raise DataReadError(f"the dataset has no column {unknown}; it has {names[:100]}")
         names = list(dict.fromkeys(columns))
@@ -151,7 +156,8 @@ def to_pandas(
         There is no such column.
     """
     stored = stored_columns(frame, columns)
-    absent = [name for name in stored if name not in table.column_names]
+    held = set(table.column_names)
+    absent = [name for name in stored if name not in held]
     if absent:
         raise DataReadError(f"the file has no column {absent}")
     descriptors = stored_descriptors(frame)
@@ -159,11 +165,24 @@ def to_pandas(
     names = stored[: len(stored) - len(levels)]
     index = _restore_index(table, levels)
     data = {name: restore(table.column(name), descriptors[name]) for name in names}
-    result = pd.DataFrame(data, index=index)
-    axis = frame["axis"]
-    labels = restore(pa.chunked_array([pa.array(names, pa.string())]), axis["dtype"])
-    result.columns = as_index(labels, axis["name"])
+    result = pd.DataFrame(_keep_objects(data, index), index=index)
+    result.columns = _restore_axis(names, frame["axis"])
     return result
+
+
+def _restore_axis(names: list[str], axis: Descriptor) -> pd.Index:
+    if axis["dtype"] is None:
+        return pd.Index(names, dtype=_LABELS.dtype, name=axis["name"])
+    labels = pa.chunked_array([pa.array(names, pa.string())])
+    return as_index(restore(labels, axis["dtype"]), axis["name"])
+
+
+def _keep_objects(data: dict[str, Any], index: pd.Index) -> dict[str, Any]:
+    """Make Series of object columns, which pandas 3 would else turn into text or times."""
+    return {
+        name: pd.Series(values, dtype=object, index=index) if values.dtype == object else values
+        for name, values in data.items()
+    }
 
 
 def _restore_index(table: pa.Table, levels: Sequence[Descriptor]) -> pd.Index:
@@ -187,14 +206,14 @@ def empty_meta(
     """
     meta = to_pandas(schema.empty_table(), frame, columns)
     clear: Any = clear_known_categories  # not annotated in Dask
-    unknown = [
-        column["name"]
-        for column in frame["columns"]
-        if column["name"] in meta.columns and _is_unknown(column["dtype"])
-    ]
+    descriptors = stored_descriptors(frame)
+    unknown = [name for name in meta.columns if _is_unknown(descriptors[name])]
+    index = meta.index
     result: pd.DataFrame = clear(meta, cols=unknown)
-    if len(frame["index"]) == 1 and _is_unknown(frame["index"][0]["dtype"]):
-        result.index = clear(result.index)
+    # That cleared a categorical index too, known or not.
+    levels = frame["index"]
+    unknown_index = len(levels) == 1 and _is_unknown(levels[0]["dtype"])
+    result.index = clear(index) if unknown_index else index
     return result
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, BinaryIO
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.json
@@ -14,7 +16,6 @@ from pamola_dwriter.formats.compression import check_text_spec, compressed, deco
 from pamola_dwriter.formats.wire import decode, encode, wire_schema
 from pamola_dwriter.spec import FormatSpec
 
-_MAX_BLOCK = 2**31 - 1
 _BATCH_ROWS = 65_536
 
 
@@ -71,10 +72,17 @@ class JsonLinesSerializer:
 
 
 def _read(data: pa.Buffer, schema: pa.Schema) -> pa.Table:
+    # pyarrow 14 parses no more than 100,000 rows in a block, and no row across two blocks.
+    ends = np.flatnonzero(np.frombuffer(data, dtype="uint8") == ord("\n")) + 1
+    cuts = [0, *ends[_BATCH_ROWS - 1 : -1 : _BATCH_ROWS].tolist(), data.size]
+    blocks = [data.slice(start, end - start) for start, end in pairwise(cuts)]
+    return pa.concat_tables([_read_block(block, schema) for block in blocks])
+
+
+def _read_block(data: pa.Buffer, schema: pa.Schema) -> pa.Table:
     return pa.json.read_json(
         pa.BufferReader(data),
-        # One block: a row may be of any length, and Dask reads many files at once anyway.
-        read_options=pa.json.ReadOptions(block_size=min(max(data.size, 1), _MAX_BLOCK)),
+        read_options=pa.json.ReadOptions(block_size=data.size),
         parse_options=pa.json.ParseOptions(
             explicit_schema=schema, unexpected_field_behavior="ignore"
         ),

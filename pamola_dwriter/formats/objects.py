@@ -7,7 +7,8 @@ nanoseconds. What it would bend is refused here.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+import datetime as dt
+from typing import Any, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -46,6 +47,8 @@ def _object_array(values: Values) -> Column | None:
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind in _MOMENTS:
         return _moments(values)
+    if kind == "date" and any(isinstance(value, dt.datetime) for value in _present(values)):
+        return None
     array = pa.array(values, from_pandas=True)
     if isinstance(array.type, pa.BaseExtensionType):
         return None
@@ -63,11 +66,15 @@ def _mixture_is_exact(data_type: pa.DataType) -> bool:
     )
 
 
+def _present(values: Values) -> list[Any]:
+    return values[values.notna()].tolist()
+
+
 def _moments(values: Values) -> Column | None:
     typed = pd.Series(values, dtype=object).infer_objects()
     if typed.dtype != object:
         return pa.array(typed, from_pandas=True)
-    present = [value for value in values if not pd.isna(value)]
+    present = _present(values)
     aware = {getattr(value, "tzinfo", None) is not None for value in present}
     if len(aware) > 1 or any(getattr(value, "nanosecond", 0) for value in present):
         return None

@@ -29,7 +29,7 @@ class ParquetSerializer:
     def check_options(self, spec: FormatSpec) -> FormatSpec:
         """Return `spec` with its codec filled in; see the protocol."""
         check_option_names(spec, ["compression_level"])
-        rows = spec.row_group_size
+        rows: Any = spec.row_group_size
         if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
             raise InvalidWriteError(f"row_group_size must be a positive integer, not {rows!r}")
         codec = codec_name(spec.compression, "zstd", _CODECS)

@@ -169,7 +169,8 @@ def apply_user_schema(inferred: pa.Schema, user_schema: pa.Schema) -> pa.Schema:
     InvalidWriteError
         The frame has no such column, or one of a type that is never cast to the given one.
     """
-    unknown = [name for name in user_schema.names if name not in inferred.names]
+    known = set(inferred.names)
+    unknown = [name for name in user_schema.names if name not in known]
     if unknown:
         raise InvalidWriteError(f"schema names columns that the frame does not have: {unknown}")
     for field in user_schema:

@@ -46,9 +46,10 @@ class S3Store(ObjectStore):
     def read_versioned(self, path: str) -> Versioned | None:
         with self._explained("read", path):
             try:
-                return self._run(self._get(path))
+                found: Versioned = self._run(self._get(path))
             except FileNotFoundError:
                 return None
+        return found
 
     def put(self, path: str, data: bytes) -> None:
         with self._explained("write", path):
@@ -84,7 +85,7 @@ class S3Store(ObjectStore):
     def _was_answered(self, error: Exception) -> bool:
         reply = _reply(error)
         status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-        return 400 <= status < 500
+        return bool(400 <= status < 500)
 
     def _stage_part(self, path: str, data: pa.Buffer) -> str:
         return json.dumps(self._run(self._upload(path, data)))

@@ -1,0 +1,84 @@
+"""The compiled graph: its layers, their names, its width, and what it must not contain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.dataframe as dd
+import pandas as pd
+import pytest
+from dask.utils import key_split
+
+from pamola_dwriter import DataWriter, LazyWrite, layout
+from pamola_dwriter.errors import WriteFailedError
+from pamola_dwriter.finalize import finalize
+
+ROWS = pd.DataFrame({"x": range(100), "o": [[n] for n in range(100)]})
+
+
+def compiled(folder: Path, *, columns: list[str], partitions: int = 5, **options: Any) -> LazyWrite:
+    with dask.config.set({"dataframe.convert-string": False}):
+        ddf = dd.from_pandas(ROWS[columns], npartitions=partitions)
+        return DataWriter(folder).write_dataframe(ddf, "t", "parquet", compute=False, **options)
+
+
+def stages(lazy: LazyWrite) -> dict[str, int]:
+    """Number of tasks of ours by stage."""
+    counts: dict[str, int] = {}
+    for key in dict(lazy.__dask_graph__()):
+        if parsed := layout.parse_task_key(key):
+            counts[parsed[0]] = counts.get(parsed[0], 0) + 1
+    return counts
+
+
+def test_plain_write_has_no_encrypt_layer(tmp_path: Path) -> None:
+    """A plain write is serialize and put for each partition, one gather, one commit."""
+    found = stages(compiled(tmp_path, columns=["x"]))
+    assert found == {"serialize": 5, "put": 5, "gather": 1, "commit": 1}
+
+
+def test_encrypted_write_has_three_layers(tmp_path: Path) -> None:
+    """An encrypted write has encrypt as a layer of its own, visible by name."""
+    lazy = compiled(tmp_path, columns=["x"], encryption_key=bytes(32))
+    assert stages(lazy)["encrypt"] == 5
+    prefixes = {key_split(key) for key in dict(lazy.__dask_graph__())}
+    assert {"pamola-serialize", "pamola-encrypt", "pamola-put", "pamola-commit"} <= prefixes
+
+
+def test_stages_can_be_fused(tmp_path: Path) -> None:
+    """One setting makes one task per partition, with the same result."""
+    with dask.config.set({"pamola-dwriter.fuse-stages": True}):
+        lazy = compiled(tmp_path, columns=["x"], encryption_key=bytes(32))
+    assert stages(lazy) == {"part": 5, "gather": 1, "commit": 1}
+    assert lazy.compute().rows == 100
+
+
+def test_open_columns_are_inferred_first(tmp_path: Path) -> None:
+    """An object column adds one inference per partition and their union."""
+    found = stages(compiled(tmp_path, columns=["x", "o"]))
+    assert (found["infer"], found["schema"]) == (5, 1)
+
+
+@pytest.mark.parametrize(("partitions", "gathers"), [(1, 1), (4, 1), (5, 3), (17, 8)])
+def test_gather_is_a_tree(tmp_path: Path, partitions: int, gathers: int) -> None:
+    """No gather takes more than gather-width records."""
+    with dask.config.set({"pamola-dwriter.gather-width": 4}):
+        lazy = compiled(tmp_path, columns=["x"], partitions=partitions, single_file=False)
+    assert stages(lazy)["gather"] == gathers
+    assert lazy.compute().partitions == partitions
+
+
+def test_building_creates_nothing(tmp_path: Path) -> None:
+    """Not even the task directory exists before the write runs."""
+    compiled(tmp_path / "task", columns=["x"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finalize_refuses_a_missing_partition(tmp_path: Path) -> None:
+    """Records that leave a partition out commit nothing."""
+    lazy = compiled(tmp_path, columns=["x"])
+    with pytest.raises(WriteFailedError, match=r"partition\(s\) \[0, 1, 2, 3, 4\]"):
+        finalize({}, None, lazy._spec)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,38 @@
+"""Configuration: complete both ways, read once, refused when impossible."""
+
+from __future__ import annotations
+
+import dask
+import pytest
+
+from pamola_dwriter import settings
+from pamola_dwriter.errors import InvalidWriteError
+from pamola_dwriter.settings import Settings
+
+
+def test_defaults_and_settings_name_the_same_keys() -> None:
+    """Every shipped default is read, and everything read has a shipped default."""
+    shipped = settings.defaults()
+    assert list(shipped) == [settings.SECTION]
+    section = shipped[settings.SECTION]
+    assert isinstance(section, dict)
+    assert set(section) == settings.names()
+
+
+def test_values_are_parsed() -> None:
+    """Sizes are given as text and come out in bytes."""
+    with dask.config.set({"pamola-dwriter.upload-part-size": "8 MiB"}):
+        assert Settings.load().upload_part_size == 8 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("gather-width", 1), ("upload-part-size", "1 MiB"), ("inline-parts", "many")],
+)
+def test_impossible_values_are_refused(key: str, value: object) -> None:
+    """An impossible value is an error of ours that names the section."""
+    with (
+        dask.config.set({f"pamola-dwriter.{key}": value}),
+        pytest.raises(InvalidWriteError, match="pamola-dwriter"),
+    ):
+        Settings.load()
