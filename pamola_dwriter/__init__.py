@@ -6,10 +6,11 @@ Start with :class:`DataWriter`; read back with :func:`read_dataset`, :func:`open
 
 from __future__ import annotations
 
+from pamola_dwriter.audit import VerifyReport, describe, verify
 from pamola_dwriter.errors import DataReadError, DataWriteError, EncryptionKeyError
 from pamola_dwriter.execution import LazyWrite, WriteFuture
 from pamola_dwriter.keys import EnvKey, FileKey, Passphrase, RawKey
-from pamola_dwriter.reader import decrypt, open_artifact, read_dataset, verify
+from pamola_dwriter.reader import decrypt, open_artifact, read_dataset
 from pamola_dwriter.spec import WriterResult
 from pamola_dwriter.writer import DataWriter
 
@@ -23,9 +24,11 @@ __all__ = [
     "LazyWrite",
     "Passphrase",
     "RawKey",
+    "VerifyReport",
     "WriteFuture",
     "WriterResult",
     "decrypt",
+    "describe",
     "open_artifact",
     "read_dataset",
     "verify",

@@ -20,6 +20,10 @@ def current_client(client: Client | None) -> Client | None:
             client = Client.current()
         except ValueError:
             return None
+        if client.status in ("connecting", "closed"):  # left behind by a failed connection
+            return None
+    if not isinstance(client, Client):
+        raise InvalidWriteError(f"client must be a dask Client, not {type(client).__name__}")
     if client.status != "running":
         raise InvalidWriteError(f"the Dask client is {client.status}; connect a new one")
     if client.asynchronous:

@@ -119,13 +119,8 @@ def _add_stage(
 def _add_schema(
     layers: _Layers, partitions: Sequence[Key], spec: RunSpec, settings: Settings
 ) -> TaskRef:
-    name = layout.task_key("infer", spec.write_id)
-    layer = {
-        (name, index): Task((name, index), tasks.infer, TaskRef(key), spec)
-        for index, key in enumerate(partitions)
-    }
-    layers.add(name, layer)
-    return TaskRef(_add_tree(layers, list(layer), tasks.unify, "schema", spec, settings))
+    inferred = _add_stage(layers, "infer", tasks.infer, partitions, spec)
+    return TaskRef(_add_tree(layers, inferred, tasks.unify, "schema", spec, settings))
 
 
 def _add_tree(

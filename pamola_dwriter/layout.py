@@ -37,12 +37,13 @@ begins with a to f for a hexadecimal token.
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\<>:"|?*]')
 _PART = re.compile(
-    r"^part-(?P<partition>\d{5,})-(?P<write_id>[0-9a-f]{16})-(?P<attempt>[0-9a-f]{8})"
-    r"-(?P<piece>\d{3,})\.(?P<extension>[a-z0-9.]+)$"
+    r"part-(?P<partition>\d{5,})-(?P<write_id>[0-9a-f]{16})-(?P<attempt>[0-9a-f]{8})"
+    r"-(?P<piece>\d{3,})\.(?P<extension>[a-z0-9.]+)",
+    re.ASCII,
 )
-_PART_TABLE = re.compile(r"^_parts-(?P<write_id>[0-9a-f]{16})\.[a-z.]+$")
-_KEY = re.compile(r"^pamola-(?P<stage>[a-z]+)-(?P<write_id>[0-9a-f]{16})$")
-_TIMESTAMP = re.compile(r"^(?P<name>.+)_(?P<time>\d{8}_\d{6})$")
+_PART_TABLE = re.compile(r"_parts-(?P<write_id>[0-9a-f]{16})\.[a-z.]+")
+_KEY = re.compile(r"pamola-(?P<stage>[a-z]+)-(?P<write_id>[0-9a-f]{16})")
+_TIMESTAMP = re.compile(r"(?P<name>.+)_(?P<time>\d{8}_\d{6})", re.ASCII | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def part_name(
 
 def parse_part_name(path: str) -> PartName | None:
     """Parse the file name at the end of `path`; None if it is not one of ours."""
-    found = _PART.match(path.rpartition("/")[2])
+    found = _PART.fullmatch(path.rpartition("/")[2])
     if found is None:
         return None
     return PartName(
@@ -115,10 +116,14 @@ def parse_part_name(path: str) -> PartName | None:
 
 def hive_directory(values: PartitionValues) -> str:
     """Return ``column=value/...`` with values percent-encoded, as pyarrow's hive does."""
-    return "/".join(
-        f"{quote(column, safe='')}={HIVE_NULL if value is None else quote(value, safe='')}"
-        for column, value in values
-    )
+    return "/".join(f"{quote(column, safe='')}={_hive_value(value)}" for column, value in values)
+
+
+def _hive_value(value: str | None) -> str:
+    if value is None:
+        return HIVE_NULL
+    # The text that stands for null is told from a null by encoding its first letter too.
+    return quote(value, safe="").replace("_", "%5F", 1) if value == HIVE_NULL else quote(value, "")
 
 
 def parse_hive_directory(directory: str) -> PartitionValues:
@@ -138,7 +143,7 @@ def write_id_of(path: str) -> WriteId | None:
     """Return the write that made a part or part table, or None for anything else."""
     if part := parse_part_name(path):
         return part.write_id
-    table = _PART_TABLE.match(path.rpartition("/")[2])
+    table = _PART_TABLE.fullmatch(path.rpartition("/")[2])
     return WriteId(table["write_id"]) if table else None
 
 
@@ -155,7 +160,7 @@ def task_key(stage: Stage, write_id: WriteId) -> str:
 def parse_task_key(key: object) -> tuple[str, WriteId, int | None] | None:
     """Parse a task key into (stage, write id, index); None if it is not one of ours."""
     name, index = (key[0], key[1]) if isinstance(key, tuple) and len(key) > 1 else (key, None)
-    found = _KEY.match(name) if isinstance(name, str) else None
+    found = _KEY.fullmatch(name) if isinstance(name, str) else None
     if found is None:
         return None
     return found["stage"], WriteId(found["write_id"]), index if isinstance(index, int) else None
@@ -168,7 +173,7 @@ def timestamped(name: str, moment: datetime) -> str:
 
 def parse_timestamped(name: str) -> tuple[str, datetime] | None:
     """Parse ``name_YYYYMMDD_HHMMSS``; None if `name` carries no timestamp."""
-    found = _TIMESTAMP.match(name)
+    found = _TIMESTAMP.fullmatch(name)
     if found is None:
         return None
     try:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -140,6 +141,7 @@ def parse_body(write_id: WriteId, data: bytes | Mapping[str, Any]) -> Manifest:
     try:
         body = json.loads(data) if isinstance(data, bytes) else data
         table = body.get("part_table")
+        _check_shape(body)
         return Manifest(
             write_id=write_id,
             created=datetime.fromisoformat(body["created"]),
@@ -198,6 +200,8 @@ def parse_envelope(data: bytes) -> Envelope:
                 f"manifest version {document['version']!r} is not known; update pamola_dwriter"
             )
         write_id = WriteId(document["write_id"])
+        if not re.fullmatch("[0-9a-f]{16}", write_id):
+            raise IntegrityError("the manifest is damaged: its write id is not one")
         encryption = document.get("encryption")
         if encryption is None:
             return Envelope(write_id=write_id, body=document)
@@ -240,6 +244,24 @@ def parse_parts(data: bytes | pa.Buffer) -> tuple[PartRecord, ...]:
 def checksum(data: bytes) -> str:
     """Return the ``sha256:...`` checksum of stored manifest bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _check_shape(body: Mapping[str, Any]) -> None:
+    """Raise TypeError or KeyError unless what the reader relies on is there, in its type."""
+    totals, frame = body["totals"], body["frame"]
+    if sorted(totals) != ["bytes", "parts", "rows"]:
+        raise KeyError("totals")
+    if not all(type(count) is int and count >= 0 for count in totals.values()):
+        raise TypeError("totals")
+    columns, levels, axis = frame["columns"], frame["index"], frame["axis"]
+    described = [
+        *((column["name"], column["dtype"]) for column in columns),
+        *((level["stored"], level["dtype"]) for level in levels if "name" in level),
+    ]
+    if len(described) != len(columns) + len(levels) or not {"name", "dtype"} <= axis.keys():
+        raise KeyError("frame")
+    if not all(isinstance(name, str) and "kind" in dtype for name, dtype in described):
+        raise TypeError("frame")
 
 
 def _part_to_json(part: PartRecord) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from pamola_dwriter import envelope, formats, manifest, sealing, storage
 from pamola_dwriter.contracts import Store
-from pamola_dwriter.errors import DataReadError, IntegrityError
+from pamola_dwriter.errors import IntegrityError, PamolaWriterError
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, WriteId
 
 _STRIDE = 64 * 2**20
@@ -55,20 +56,18 @@ def load_part(
     hive = dict(part.values)
     inside = [name for name in stored if name not in hive]
     schema = pa.schema([f for f in source.schema if f.name not in hive], source.schema.metadata)
-    with open_part(source, part, ranged=serializer.columnar) as file:
-        try:
-            table = serializer.load(file, schema, inside, source.format)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, DataReadError):
-                raise
-            raise IntegrityError(
-                f"part {part.path} cannot be parsed as {source.format.name}", part=part.path
-            ) from None
+    with naming_part(part), open_part(source, part, ranged=serializer.columnar) as file:
+        table = serializer.load(file, schema, inside, source.format)
     for name in stored:
         if name in hive:
             field = source.schema.field(name)
-            table = table.append_column(field, _constant(hive[name], field.type, part.rows))
+            table = table.append_column(field, formats.from_text(hive[name], field.type, part.rows))
     return formats.to_pandas(table, source.frame, columns)
+
+
+def load_index(part: PartRecord, source: PartSource) -> pd.DataFrame:
+    """Read only the index of one part, as a frame without columns."""
+    return load_part(part, source, [])
 
 
 def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO:
@@ -80,17 +79,30 @@ def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO
         Fetch only the byte ranges that are read; else fetch the part whole, at once.
     """
     store = source.store()
+    if source.sealing is None:
+        return store.open(part.path) if ranged else io.BytesIO(store.read(part.path))
+    read = partial(store.read, part.path)
+    if not ranged:
+        read = partial(_slice, read())
+    return io.BufferedReader(_unsealed(source, part, read))
+
+
+@contextmanager
+def naming_part(part: PartRecord) -> Iterator[None]:
+    """Turn whatever goes wrong with the bytes of a part into an IntegrityError that names it.
+
+    The parser's own error is not chained: it may quote a value.
+    """
     try:
-        if source.sealing is None:
-            return store.open(part.path) if ranged else io.BytesIO(store.read(part.path))
-        read = partial(store.read, part.path)
-        if not ranged:
-            read = partial(_slice, read())
-        return io.BufferedReader(_unsealed(source, part, read))
-    except FileNotFoundError:
-        raise IntegrityError(f"part {part.path} is missing", part=part.path) from None
+        yield
     except IntegrityError as error:
         raise IntegrityError(f"part {part.path}: {error}", part=part.path) from None
+    except FileNotFoundError:
+        raise IntegrityError(f"part {part.path} is missing", part=part.path) from None
+    except PamolaWriterError:
+        raise
+    except (pa.ArrowException, ValueError, OSError):
+        raise IntegrityError(f"part {part.path} cannot be parsed", part=part.path) from None
 
 
 def check_part(part: PartRecord, source: PartSource) -> str | None:
@@ -122,11 +134,3 @@ def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.Seale
 
 def _slice(data: bytes, start: int | None, end: int | None) -> bytes:
     return data[start:end]
-
-
-def _constant(text: str | None, kind: pa.DataType, rows: int) -> pa.Array:
-    """Return a hive value as a column of `rows` equal values."""
-    value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
-    value = pa.scalar(text, pa.string()).cast(value_type)
-    column = pa.repeat(value, rows)
-    return column.dictionary_encode().cast(kind) if pa.types.is_dictionary(kind) else column

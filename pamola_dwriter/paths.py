@@ -15,6 +15,8 @@ from pamola_dwriter.storage import normalize_root
 
 PathLike = str | os.PathLike[str] | UPath
 
+_LOCAL = frozenset({"", "file", "local"})
+
 
 def resolve_path(path: PathLike, storage_options: Mapping[str, Any] | None) -> tuple[str, Redacted]:
     """Return a root for :func:`pamola_dwriter.storage.open_store`, and its options.
@@ -24,8 +26,13 @@ def resolve_path(path: PathLike, storage_options: Mapping[str, Any] | None) -> t
     InvalidPathError
         It is not a path, is empty, or has a scheme that fsspec does not know.
     """
+    if storage_options is not None and not hasattr(storage_options, "keys"):
+        kind = type(storage_options).__name__
+        raise InvalidPathError(f"storage_options must be a mapping, not {kind}")
     options = dict(storage_options or {})
-    if isinstance(path, UPath) and not isinstance(path, os.PathLike):
+    if not all(isinstance(name, str) for name in options):
+        raise InvalidPathError("the names of storage_options must be str")
+    if isinstance(path, UPath) and path.protocol not in _LOCAL:
         return normalize_root(str(path)), Redacted({**path.storage_options, **options})
     if not isinstance(path, str | os.PathLike):
         raise InvalidPathError(f"a path must be a str, Path or UPath, not {type(path).__name__}")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
-from dask.utils import parse_bytes
 from distributed import Client
 
 from pamola_dwriter import formats, keys, layout, manifest
@@ -23,44 +22,8 @@ from pamola_dwriter.errors import (
 )
 from pamola_dwriter.graph import Source
 from pamola_dwriter.settings import Settings
-from pamola_dwriter.spec import FormatSpec, Redacted, RunSpec, Sealing, Target, WriteId, WriteSpec
+from pamola_dwriter.spec import Redacted, RunSpec, Sealing, Target, WriteId, WriteSpec
 from pamola_dwriter.transit import choose_sealing
-
-
-class WriteOptions(TypedDict, total=False):
-    """Options of ``write_dataframe`` and ``submit_dataframe`` beyond those of every write.
-
-    Attributes
-    ----------
-    compression : str, optional
-        Parquet: zstd (default), snappy, gzip, brotli, lz4, none. CSV and JSON Lines: none
-        (default), gzip, zstd.
-    row_group_size : int, optional
-        Rows in a Parquet row group.
-    write_index : bool, optional
-        Whether the index is stored. Default: yes for Parquet, as Dask does; for CSV and JSON
-        Lines unless it is an unnamed integer index, which only numbers the rows.
-    partition_on : str or list of str, optional
-        Columns that become hive folders (and leave the files).
-    single_file : bool or "auto", optional
-        One file instead of a directory of parts. Default ``"auto"``: if there is one partition.
-    target_part_size : int or str, optional
-        Repartition to about so many bytes of memory each (``"128MB"``). Sizes are measured on
-        the cluster first, as ``repartition(partition_size=...)`` does.
-    schema : pyarrow.Schema, optional
-        Types to enforce; columns it leaves out are inferred.
-    format_options : mapping, optional
-        ``delimiter`` for CSV, ``compression_level`` for Parquet.
-    """
-
-    compression: str | None
-    row_group_size: int | None
-    write_index: bool | None
-    partition_on: str | Sequence[str] | None
-    single_file: bool | Literal["auto"]
-    target_part_size: int | str | None
-    schema: pa.Schema | None
-    format_options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,43 +33,6 @@ class Place:
     root: str
     storage_options: Redacted
     store: Store
-
-
-def check_request(
-    name: object, format_name: object, subdir: object, options: WriteOptions, **flags: bool
-) -> WriteSpec:
-    """Return what was asked, or say what is wrong with it.
-
-    Raises
-    ------
-    InvalidWriteError
-        A name, the format or an option is wrong.
-    """
-    known = set(WriteOptions.__annotations__)
-    if unknown := sorted(set(options) - known):
-        raise InvalidWriteError(f"unknown option(s) {unknown}; there are {sorted(known)}")
-    partition_on = options.get("partition_on") or ()
-    single_file = options.get("single_file", "auto")
-    if single_file not in (True, False, "auto"):
-        raise InvalidWriteError(f"single_file must be True, False or 'auto', not {single_file!r}")
-    spec = WriteSpec(
-        name=layout.check_name(name),
-        subdir=layout.check_subdir(subdir),
-        format=_check_format(format_name, options),
-        write_index=options.get("write_index"),
-        partition_on=(partition_on,) if isinstance(partition_on, str) else tuple(partition_on),
-        single_file=single_file,
-        target_part_size=_check_size(options.get("target_part_size")),
-        schema=options.get("schema"),
-        **flags,
-    )
-    if spec.schema is not None and not isinstance(spec.schema, pa.Schema):
-        raise InvalidWriteError(
-            f"schema must be a pyarrow.Schema, not {type(spec.schema).__name__}"
-        )
-    if spec.single_file is True and (spec.partition_on or spec.target_part_size):
-        raise InvalidWriteError("single_file=True excludes partition_on and target_part_size")
-    return spec
 
 
 def bind(
@@ -130,6 +56,7 @@ def bind(
     EncryptionKeyError
         The key is malformed or unavailable, or would travel in the clear.
     """
+    _check_reach(place, client)
     meta = _meta(frame)
     described, schema, unresolved = _describe(meta, spec)
     write_id = WriteId(secrets.token_hex(8))
@@ -153,29 +80,14 @@ def bind(
     )
 
 
-def _check_format(name: object, options: WriteOptions) -> FormatSpec:
-    if not isinstance(name, str):
-        raise InvalidWriteError(f"format must be a str, not {type(name).__name__}")
-    serializer = formats.get(name)
-    asked = FormatSpec(
-        name=formats.canonical_name(name),
-        compression=options.get("compression"),
-        row_group_size=options.get("row_group_size"),
-        options=options.get("format_options") or {},
-    )
-    return serializer.check_options(asked)
-
-
-def _check_size(size: Any) -> int | None:
-    if size is None:
-        return None
-    try:
-        parsed = parse_bytes(size)
-    except (ValueError, TypeError, AttributeError):
-        parsed = 0
-    if isinstance(size, bool) or parsed <= 0:
-        raise InvalidWriteError(f"target_part_size must be bytes or '128MB', not {size!r}")
-    return int(parsed)
+def _check_reach(place: Place, client: Client | None) -> None:
+    if client is None or not place.root.startswith("memory://"):
+        return
+    if any(not address.startswith("inproc://") for address in client.nthreads()):
+        raise InvalidWriteError(
+            f"{place.root} is in the memory of this process, where the workers cannot write; "
+            "choose a directory or store that all of them reach, or a client in this process"
+        )
 
 
 def _meta(frame: object) -> pd.DataFrame:
@@ -205,7 +117,7 @@ def _describe(
 
 def _keeps_index(meta: pd.DataFrame, spec: WriteSpec) -> bool:
     if spec.write_index is not None:
-        return bool(spec.write_index)
+        return spec.write_index
     numbers_rows = (
         meta.index.nlevels == 1
         and meta.index.name is None
@@ -222,10 +134,7 @@ def _check_partition_on(schema: pa.Schema, described: Mapping[str, Any], spec: W
         raise InvalidWriteError(f"partition_on names a column twice: {list(spec.partition_on)}")
     if spec.partition_on and columns <= set(spec.partition_on):
         raise InvalidWriteError("partition_on must leave at least one column to write")
-    for name in spec.partition_on:
-        kind = schema.field(name).type
-        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            raise InvalidWriteError(f"partition_on cannot use column {name!r} of type {kind}")
+    formats.check_hive_columns(schema, spec.partition_on)
 
 
 def _partitions(
@@ -271,9 +180,9 @@ def _check_target(store: Store, target: Target, spec: WriteSpec) -> str | None:
         _check_file(store, target, spec)
         return None
     commit = layout.join(target.path, layout.MANIFEST)
-    store.check_writable(commit)
     if store.is_file(target.path):
         raise TargetExistsError(f"{target.url} is a file; choose another name")
+    store.check_writable(commit)
     files = store.listdir(target.path)
     if files and not spec.overwrite:
         raise _exists(target)

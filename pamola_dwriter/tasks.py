@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from distributed import get_worker
 
 from pamola_dwriter import envelope, formats, inflight, keys, layout, manifest, sealing, storage
@@ -45,9 +44,9 @@ class Piece:
         return int(self.data.size)
 
 
-def infer(partition: pd.DataFrame, spec: RunSpec) -> pa.Schema:
+def infer(partition: pd.DataFrame, index: int, spec: RunSpec) -> pa.Schema:
     """Find the types of the columns that the collection's meta leaves open."""
-    return formats.infer_columns(partition, spec.frame, spec.unresolved)
+    return formats.infer_columns(partition, spec.frame, spec.unresolved, index)
 
 
 def unify(schemas: Sequence[pa.Schema]) -> pa.Schema:
@@ -76,6 +75,7 @@ def serialize(
     schema = spec.schema
     if resolved is not None:
         schema = formats.resolve(schema, resolved)
+        formats.check_hive_columns(schema, spec.partition_on)
         serializer.check_schema(schema)
     table = formats.to_arrow(partition, schema, spec.frame, index)
     attempt = _draw_attempt()
@@ -176,7 +176,10 @@ def _split(
     if not partition_on:
         return [((), table)]
     texts = pd.DataFrame(
-        {column: _as_text(table[column]).to_pandas().astype(object) for column in partition_on}
+        {
+            column: formats.to_text(table[column]).to_pandas().astype(object)
+            for column in partition_on
+        }
     )
     rest = table.drop_columns(list(partition_on))
     groups = texts.groupby(list(partition_on), dropna=False, sort=True).indices
@@ -189,12 +192,6 @@ def _values(partition_on: tuple[str, ...], key: Any) -> PartitionValues:
         (column, value if isinstance(value, str) else None)
         for column, value in zip(partition_on, values, strict=True)
     )
-
-
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return pc.cast(column, pa.string())
 
 
 def _report(write_id: WriteId, index: int, records: tuple[PartRecord, ...]) -> None:

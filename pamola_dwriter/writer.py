@@ -14,7 +14,8 @@ from pamola_dwriter.cluster import current_client
 from pamola_dwriter.execution import LazyWrite, WriteFuture
 from pamola_dwriter.graph import compile_write
 from pamola_dwriter.paths import PathLike, resolve_path
-from pamola_dwriter.prepare import Place, WriteOptions, bind, check_request
+from pamola_dwriter.prepare import Place, bind
+from pamola_dwriter.request import WriteOptions, check_flag, check_request
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.spec import Redacted, WriterResult
 
@@ -142,7 +143,7 @@ class DataWriter:
         compute : bool, default True
             False returns a lazy write and touches nothing.
         **options
-            See :class:`~pamola_dwriter.prepare.WriteOptions`.
+            See :class:`~pamola_dwriter.request.WriteOptions`.
 
         Returns
         -------
@@ -165,13 +166,14 @@ class DataWriter:
         CommitOutcomeUnknownError
             The store did not say whether the write was committed.
         """
+        check_flag("compute", compute)
         request = check_request(
             name,
             format,
             subdir,
             options,
-            timestamp_in_name=bool(timestamp_in_name),
-            overwrite=bool(overwrite),
+            timestamp_in_name=timestamp_in_name,
+            overwrite=overwrite,
         )
         settings = Settings.load()
         client = current_client(self._client)

@@ -30,6 +30,11 @@ _COMPRESSED = {"gz", "zst", "bz2", "xz"}
 _BLOCK = 64 * 2**20
 """Bytes of text in one partition, of files that can be cut."""
 
+# pandas else makes times of text and numbers in columns named like "created_at".
+_AS_THEY_ARE: dict[str, Any] = (
+    {"dtype": False} if int(pd.__version__.partition(".")[0]) >= 3 else {"convert_dates": False}
+)
+
 FORMATS = ("parquet", "csv", "jsonl")
 
 
@@ -57,7 +62,7 @@ def read_inputs(
         if isinstance(error, TargetNotFoundError):
             raise
         raise TargetUnavailableError(f"the input cannot be read: {error}") from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise click.UsageError(f"the input cannot be read as it stands: {error}") from error
     return frame
 
@@ -129,8 +134,8 @@ def _read_jsonl(paths: list[str], options: dict[str, Any]) -> Frame:
         lines=True,
         blocksize=_block(paths),
         compression="infer",
-        convert_dates=False,
         dtype_backend="pyarrow",
+        **_AS_THEY_ARE,
     )
 
 

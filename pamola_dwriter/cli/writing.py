@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 import click
 from distributed import Client
+from distributed.comm import registry
+from distributed.comm.addressing import parse_address
 
 from pamola_dwriter.bar import follow
 from pamola_dwriter.cli.inputs import FORMATS, has_index, read_inputs, share_options
@@ -121,6 +123,8 @@ def connected(scheduler: str | None) -> Iterator[Client | None]:
         yield None
         return
     try:
+        # Before there is a client: one that failed would stay behind as the current one.
+        registry.get_backend(parse_address(scheduler)[0])
         client = Client(scheduler)
     except OSError as error:
         raise WriteFailedError(f"the scheduler {scheduler} does not answer: {error}") from error

@@ -15,6 +15,7 @@ from pamola_dwriter.formats.frame import (
     to_arrow,
     to_pandas,
 )
+from pamola_dwriter.formats.hive import check_hive_columns, from_text, to_text
 from pamola_dwriter.formats.jsonl import JsonLinesSerializer
 from pamola_dwriter.formats.parquet import ParquetSerializer
 from pamola_dwriter.formats.schema import (
@@ -32,8 +33,10 @@ __all__ = [
     "ParquetSerializer",
     "apply_user_schema",
     "canonical_name",
+    "check_hive_columns",
     "describe",
     "empty_meta",
+    "from_text",
     "get",
     "infer_columns",
     "infer_schema",
@@ -41,6 +44,7 @@ __all__ = [
     "stored_columns",
     "to_arrow",
     "to_pandas",
+    "to_text",
     "unify",
 ]
 

@@ -4,7 +4,7 @@ Arrow cannot say everything about a frame (index, string storage, categories tha
 :func:`describe` says the rest, as a *frame description* that fits into a manifest::
 
     {"columns": [{"name": "x", "dtype": {...}}],
-     "index": [{"stored": "__null_dask_index__", "name": None, "dtype": {...}}],
+     "index": [{"stored": "__index_level_0__", "name": None, "dtype": {...}}],
      "axis": {"name": None, "dtype": None}}
 
 Values in ``object`` columns come back as Arrow's plain Python objects: missing ones as None,
@@ -24,9 +24,6 @@ from pamola_dwriter.errors import DataReadError, UnsupportedDataError
 from pamola_dwriter.formats.columns import fit, mismatch, stored_values
 from pamola_dwriter.formats.dtypes import Descriptor, as_index, describe_dtype, restore
 from pamola_dwriter.formats.schema import stored_descriptors
-
-UNNAMED_INDEX = "__null_dask_index__"
-"""Dask's own name for an unnamed index in a file; Dask restores it as unnamed."""
 
 
 _LABELS = pd.Index(["a"])
@@ -57,11 +54,11 @@ def describe(meta: pd.DataFrame, write_index: bool) -> dict[str, Any]:
 
 def _describe_levels(index: pd.Index) -> list[dict[str, Any]]:
     _check_texts("index names", index.names, optional=True)
-    multiple = index.nlevels > 1
     levels = []
     for number, name in enumerate(index.names):
-        unnamed = f"__index_level_{number}__" if multiple else UNNAMED_INDEX
-        stored = unnamed if name is None else str(name)
+        # pandas' own name for an unnamed level: pandas and Dask both read it back as unnamed,
+        # Dask's __null_dask_index__ only Dask does.
+        stored = f"__index_level_{number}__" if name is None else str(name)
         dtype = describe_dtype(index.get_level_values(number).dtype, stored)
         levels.append({"stored": stored, "name": name, "dtype": dtype})
     return levels

@@ -34,13 +34,16 @@ def normalize_root(task_dir: str) -> str:
     InvalidPathError
         It is empty, or fsspec knows no such scheme.
     """
-    if not task_dir.strip():
-        raise InvalidPathError("the path is empty; give a directory or a URL such as s3://...")
+    if not task_dir.strip() or "\0" in task_dir:
+        raise InvalidPathError("the path is empty or holds a NUL; give a directory or a URL")
     protocol = get_protocol(task_dir)
     if protocol not in fsspec.available_protocols():
         raise InvalidPathError(f"the path has scheme {protocol!r}, which fsspec does not know")
     if protocol in ("file", "local"):
         return str(make_path_posix(task_dir.removeprefix("file://").removeprefix("local://")))
+    place = task_dir.partition("://")[2].rstrip("/")
+    if not place.strip("/") or (place.startswith("/") and protocol in ("s3", "s3a")):
+        raise InvalidPathError(f"{task_dir!r} names no bucket or directory; add one")
     return task_dir.rstrip("/")
 
 

@@ -23,6 +23,7 @@ from pamola_dwriter.errors import PamolaWriterError, TargetUnavailableError
 from pamola_dwriter.spec import WriteId
 
 _READING = frozenset({"read", "look up", "list"})
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class ObjectStore:
@@ -176,7 +177,7 @@ class ObjectStore:
         except (VersionConflict, PamolaWriterError):
             raise
         except Exception as error:
-            if isinstance(error, FileNotFoundError) and action in _READING:
+            if isinstance(error, _ABSENT) and action in _READING:
                 raise
             raise self._unavailable(action, path, error) from error
 

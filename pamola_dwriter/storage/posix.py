@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryFile
 
 import pyarrow as pa
 from filelock import FileLock
@@ -31,11 +32,7 @@ class PosixStore(ObjectStore):
         target = Path(self._full(path))
         for ancestor in target.parents:
             if ancestor.is_dir():
-                if not os.access(ancestor, os.W_OK | os.X_OK):
-                    raise TargetUnavailableError(
-                        f"cannot write in {str(ancestor)!r}: give this user write permission, "
-                        "remount it read-write, or choose another task_dir"
-                    )
+                _check_directory(ancestor)
                 return
             if ancestor.exists():
                 raise TargetUnavailableError(
@@ -137,6 +134,18 @@ class PosixStore(ObjectStore):
 
     def _was_answered(self, error: Exception) -> bool:
         return True  # a system call that failed did nothing
+
+
+def _check_directory(directory: Path) -> None:
+    """Make a file that never has a name: os.access says yes to root on read-only mounts."""
+    try:
+        with TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise TargetUnavailableError(
+            f"cannot write in {str(directory)!r} ({error.strerror}): give this user write "
+            "permission, remount it read-write, or choose another task_dir"
+        ) from error
 
 
 def _remove_if_empty(directory: str) -> None:

@@ -38,10 +38,18 @@ class S3Store(ObjectStore):
         """Begin and abort one upload: proves bucket, credentials and permission."""
         with self._explained("write", path):
             try:
+                self._check_bucket()
                 upload = self._call("create_multipart_upload", path)
                 self._call("abort_multipart_upload", path, UploadId=upload["UploadId"])
             except FileNotFoundError as error:
                 raise self._unavailable("write", path, error) from error
+
+    def _check_bucket(self) -> None:
+        # Some servers would make the bucket on the first upload, misspelt as it may be.
+        try:
+            self._run(self._fs._call_s3("head_bucket", Bucket=self._target("")["Bucket"]))
+        except PermissionError:  # whoever may only write objects may not ask this
+            return
 
     def read_versioned(self, path: str) -> Versioned | None:
         with self._explained("read", path):

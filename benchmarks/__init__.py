@@ -1,0 +1,1 @@
+"""Measurements against the peers, alternated in one process on one machine."""

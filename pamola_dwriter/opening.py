@@ -1,0 +1,210 @@
+"""Find the dataset or single file that stands at a path, and get at its key."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+from distributed import Client
+
+from pamola_dwriter import envelope, keys, layout, manifest, storage
+from pamola_dwriter.cluster import current_client
+from pamola_dwriter.contracts import Store
+from pamola_dwriter.dataset import Committed, open_committed
+from pamola_dwriter.errors import (
+    DataReadError,
+    IntegrityError,
+    MissingKeyError,
+    TargetNotFoundError,
+)
+from pamola_dwriter.manifest import Envelope
+from pamola_dwriter.parts import PartSource
+from pamola_dwriter.paths import PathLike, resolve_path
+from pamola_dwriter.settings import Settings
+from pamola_dwriter.spec import Redacted, Sealing, WrappedKey, WriteId
+from pamola_dwriter.transit import choose_sealing
+
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A directory with a manifest, which may still be sealed."""
+
+    root: str
+    options: Redacted
+    store: Store
+    shown: Envelope
+    stored: bytes
+
+    @property
+    def wrapped(self) -> tuple[WrappedKey, ...]:
+        """The wrapped keys the manifest shows; none if it is plain."""
+        return tuple(keys.wrapped_from_json(key) for key in self.shown.wrapped)
+
+    def open(self, encryption_key: Any) -> Committed:
+        """Open the manifest.
+
+        Raises
+        ------
+        MissingKeyError, WrongKeyError
+            It is encrypted and the key is missing or wrong.
+        IntegrityError
+            It was altered; or a key is given and it is not encrypted.
+        """
+        committed = open_committed(
+            self.store, "", self.stored, lambda _: self._find_key(encryption_key)
+        )
+        if committed.key is None:
+            _refuse_downgrade(self.root, encryption_key)
+        return committed
+
+    def source(
+        self, committed: Committed, encryption_key: Any, client: Client | None
+    ) -> PartSource:
+        """Return what workers need to read the parts, the key within their reach."""
+        sealing: Sealing | None = None
+        if committed.key is not None:
+            sealing = choose_sealing(
+                current_client(client),
+                keys.resolve(encryption_key),
+                self.wrapped,
+                committed.key.reveal(),
+                self.shown.write_id,
+            )
+        document = committed.manifest
+        return PartSource(
+            root=self.root,
+            storage_options=self.options,
+            upload_part_size=Settings.load().upload_part_size,
+            write_id=document.write_id,
+            format=document.format,
+            schema=document.schema,
+            frame=document.frame,
+            partition_on=document.partition_on,
+            sealing=sealing,
+        )
+
+    def _find_key(self, encryption_key: Any) -> bytes:
+        return _unwrap(self.root, self.wrapped, self.shown.write_id, encryption_key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A single file; `header` is None if it is not sealed."""
+
+    root: str
+    name: str
+    store: Store
+    size: int
+    header: envelope.SealedHeader | None
+
+    @property
+    def wrapped(self) -> tuple[WrappedKey, ...]:
+        """The wrapped keys in the header of a sealed file.
+
+        Raises
+        ------
+        DataReadError
+            It is a part of a dataset, which has none.
+        IntegrityError
+            The header is not one that we write.
+        """
+        fields: Mapping[str, Any] = {} if self.header is None else self.header.fields
+        if self.header is not None and fields.get("kind") != "artifact":
+            raise DataReadError(f"{self.root} is part of a dataset; open that with read_dataset")
+        listed = fields.get("keys", [])
+        if not isinstance(listed, list) or (self.header and not listed):
+            raise IntegrityError(f"the header of {self.root} is damaged")
+        return tuple(keys.wrapped_from_json(key) for key in listed)
+
+    @property
+    def write_id(self) -> WriteId | None:
+        """The write that made a sealed file."""
+        return None if self.header is None else WriteId(str(self.header.fields.get("write_id")))
+
+    def open(self, encryption_key: Any) -> BinaryIO:
+        """Open the plain bytes; errors as :meth:`Dataset.open`."""
+        if self.header is None or self.write_id is None:
+            _refuse_downgrade(self.root, encryption_key)
+            return self.store.open(self.name)
+        key = _unwrap(self.root, self.wrapped, self.write_id, encryption_key)
+        read = partial(self.store.read, self.name)
+        reader = envelope.SealedReader(read, self.size, key, self.header)
+        return io.BufferedReader(reader, buffer_size=2**23)
+
+
+def find(path: PathLike, storage_options: Mapping[str, Any] | None) -> Dataset | Artifact:
+    """Find what stands at `path`.
+
+    Raises
+    ------
+    TargetNotFoundError
+        Neither a dataset nor a file does.
+    """
+    root, options = resolve_path(path, storage_options)
+    dataset = _find_dataset(root, options)
+    return _find_artifact(root, options) if dataset is None else dataset
+
+
+def find_dataset(path: PathLike, storage_options: Mapping[str, Any] | None) -> Dataset:
+    """Find a dataset, or raise TargetNotFoundError."""
+    root, options = resolve_path(path, storage_options)
+    dataset = _find_dataset(root, options)
+    if dataset is None:
+        raise TargetNotFoundError(
+            f"there is no dataset at {root}: it has no {layout.MANIFEST}. "
+            "A single file is opened with open_artifact"
+        )
+    return dataset
+
+
+def find_artifact(path: PathLike, storage_options: Mapping[str, Any] | None) -> Artifact:
+    """Find a single file, or raise TargetNotFoundError."""
+    return _find_artifact(*resolve_path(path, storage_options))
+
+
+def _find_dataset(root: str, options: Redacted) -> Dataset | None:
+    store = storage.open_store(root, options, Settings.load().upload_part_size)
+    try:
+        present = store.read_versioned(layout.MANIFEST)
+    except _NOT_THERE:
+        return None
+    if present is None:
+        return None
+    shown = manifest.parse_envelope(present.data)
+    return Dataset(root=root, options=options, store=store, shown=shown, stored=present.data)
+
+
+def _find_artifact(root: str, options: Redacted) -> Artifact:
+    absent = TargetNotFoundError(f"there is neither a dataset nor a file at {root}")
+    folder, _, name = root.rpartition("/")
+    if folder.endswith(":/"):  # a bucket
+        raise absent
+    store = storage.open_store(folder or "/", options, Settings.load().upload_part_size)
+    if not store.is_file(name):
+        raise absent
+    size = store.size(name)
+    magic = store.read(name, 0, min(size, len(envelope.MAGIC)))
+    sealed = magic == envelope.MAGIC
+    header = envelope.read_header(partial(store.read, name)) if sealed else None
+    return Artifact(root=root, name=name, store=store, size=size, header=header)
+
+
+def _unwrap(
+    root: str, wrapped: tuple[WrappedKey, ...], write_id: WriteId, encryption_key: Any
+) -> bytes:
+    if encryption_key is None:
+        raise MissingKeyError(f"{root} is encrypted; give its encryption_key")
+    return keys.unwrap_any(keys.resolve(encryption_key), wrapped, manifest.key_context(write_id))
+
+
+def _refuse_downgrade(root: str, encryption_key: Any) -> None:
+    if encryption_key is not None:
+        raise IntegrityError(
+            f"{root} is not encrypted, though a key was given: it is not what was written "
+            "with that key. Leave encryption_key out to read it all the same"
+        )
