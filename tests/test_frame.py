@@ -29,7 +29,6 @@ from pamola_dwriter.errors import (
     SchemaMismatchError,
     UnsupportedDataError,
 )
-from pamola_dwriter.formats import frame as frames
 from pamola_dwriter.spec import FormatSpec
 
 FORMATS = ("parquet", "csv", "jsonl")
@@ -258,7 +257,7 @@ def test_two_thousand_columns() -> None:
     frame, schema, (table,) = plan([wide])
     assert_same(formats.to_pandas(table, frame), wide)
     columns = formats.stored_columns(frame, ["c9", "c3"])
-    assert columns == ["c9", "c3", frames.UNNAMED_INDEX]
+    assert columns == ["c9", "c3", "__index_level_0__"]
     part = formats.to_pandas(through("parquet", table, columns), frame, ["c9", "c3"])
     assert_same(part, wide[["c9", "c3"]])
     assert_same(formats.empty_meta(schema, frame, ["c3"]), wide[["c3"]].iloc[:0])
@@ -404,7 +403,7 @@ def test_another_order_of_columns_is_put_right() -> None:
     """Columns are matched by name."""
     frame, schema, _ = plan([pd.DataFrame({"a": [1], "b": ["x"]})])
     table = formats.to_arrow(pd.DataFrame({"b": ["y"], "a": [2]}), schema, frame, 0)
-    assert table.drop([frames.UNNAMED_INDEX]).to_pylist() == [{"a": 2, "b": "y"}]
+    assert table.drop(["__index_level_0__"]).to_pylist() == [{"a": 2, "b": "y"}]
 
 
 def test_index_levels_are_checked() -> None:
@@ -580,8 +579,6 @@ def test_plain_pandas_and_dask_read_parquet(case: str, tmp_path: Any) -> None:
         warnings.simplefilter("ignore")  # pyarrow and Dask call what pandas deprecates
         plain = pd.read_parquet(path)
         lazy = dd.read_parquet(path).compute()
-    if plain.index.name == frames.UNNAMED_INDEX:
-        plain = plain.rename_axis(index=None)
     ms = [c for c in expected if c.endswith("_s")]  # Parquet has no seconds
     assert_same(plain.drop(columns=ms), expected.drop(columns=ms), check_column_type=False)
     assert lazy.index.name == expected.index.name

@@ -342,7 +342,7 @@ def test_unknown_categories_come_back(local: Place, format: str) -> None:
     loaded = read_dataset(result.path, encryption_key=KEY)
     assert not loaded["c"].cat.known
     found, expected = loaded.compute(), frame.compute()
-    for name in frame.columns:  # nobody declared the categories: neither their order nor their text
+    for name in ("c", "d"):  # nobody declared the order of the categories, nor the kind of text
         assert found[name].dtype == "category"
         assert set(found[name].cat.categories) == set(expected[name].cat.categories)
         assert found[name].astype(object).tolist() == expected[name].astype(object).tolist()

@@ -25,7 +25,6 @@ from pamola_dwriter.formats.columns import fit, mismatch, stored_values
 from pamola_dwriter.formats.dtypes import Descriptor, as_index, describe_dtype, restore
 from pamola_dwriter.formats.schema import stored_descriptors
 
-
 _LABELS = pd.Index(["a"])
 
 
