@@ -134,6 +134,15 @@ def test_single_file_is_published_whole(store: Store) -> None:
     assert store.read(path) == b"new"
 
 
+def test_single_file_is_created_once_by_two_runs(store: Store) -> None:
+    """A finalize that died after creating its file, and is run again, finds it its own."""
+    path = "output/single.csv"
+    token = store.stage(path, buffer(b"mine"), WRITE)
+    store.publish({path: token}, overwrite=False)
+    store.publish({path: token}, overwrite=False)
+    assert store.read(path) == b"mine"
+
+
 @pytest.mark.parametrize(
     "call",
     [lambda s: s.read("absent"), lambda s: s.size("absent"), lambda s: s.open("absent").read()],

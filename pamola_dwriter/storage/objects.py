@@ -155,8 +155,12 @@ class ObjectStore:
             return
         if overwrite:
             self.put(path, data)
-        else:
+            return
+        try:
             self.put_if(path, data, None)
+        except VersionConflict:
+            if self.read(path) != data:  # else an earlier run of finalize did it
+                raise
 
     def _remove(self, paths: Collection[str]) -> None:
         if paths:

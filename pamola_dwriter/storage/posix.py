@@ -109,13 +109,14 @@ class PosixStore(ObjectStore):
 
     def _move(self, source: str, destination: str, *, overwrite: bool) -> None:
         os.makedirs(os.path.dirname(destination), exist_ok=True)
-        if not os.path.exists(source):
-            os.stat(destination)  # published by an earlier run of finalize, or an error
-        elif overwrite:
-            os.replace(source, destination)
-        else:
-            _link(source, destination)
-            os.unlink(source)
+        try:
+            if overwrite:
+                os.replace(source, destination)
+            else:
+                _link(source, destination)
+                os.unlink(source)
+        except FileNotFoundError:
+            os.stat(destination)  # published by another run of finalize, or an error
 
     def _remove(self, paths: Collection[str]) -> None:
         for path in paths:
@@ -157,7 +158,8 @@ def _link(source: str, destination: str) -> None:
     try:
         os.link(source, destination)
     except FileExistsError:
-        raise VersionConflict(destination) from None
+        if not os.path.samefile(source, destination):  # else an earlier run of finalize did it
+            raise VersionConflict(destination) from None
 
 
 def _sync_directory(directory: str) -> None:
