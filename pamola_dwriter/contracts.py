@@ -7,7 +7,7 @@ A class becomes available by one line in the table of its package:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -153,6 +153,26 @@ class Store(Protocol):
         VersionConflict
             It is not; or it is ours already and the reply was lost: read back to know.
         """
+        ...
+
+    def update(self, path: str, change: Callable[[bytes | None], bytes]) -> bytes:
+        """Replace a small file by what `change` makes of its bytes; return those.
+
+        `change` gets None for an absent file. It has no side effect, since it is called again
+        when somebody else was faster; whatever it raises is passed on and changes nothing.
+        Every update counts exactly once, whoever races and whatever reply is lost.
+
+        Raises
+        ------
+        ConcurrentWriteError
+            Others kept being faster for so long that this update gave up.
+        CommitOutcomeUnknownError
+            The store did not say whether it was written, nor could it be read back.
+        """
+        ...
+
+    def remove(self, paths: Collection[str]) -> None:
+        """Delete files; absent ones are passed over."""
         ...
 
     def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:

@@ -10,6 +10,7 @@
     │   │   └── UnsupportedDataError                ... the frame itself
     │   ├── SchemaMismatchError (ValueError)    a partition differs from the declared schema
     │   ├── TargetExistsError (FileExistsError) choose a name, or overwrite=True
+    │   ├── InvalidTargetError (ValueError)     what stands there cannot be added to; it is kept
     │   ├── ConcurrentWriteError                another writer committed first: read, then retry
     │   ├── WriteFailedError                    a task failed: the cause is chained
     │   ├── WriteCancelledError                 somebody called cancel()
@@ -79,6 +80,13 @@ class SchemaMismatchError(DataWriteError, ValueError):
 
 class TargetExistsError(DataWriteError, FileExistsError):
     """The target exists and ``overwrite=False``, or it is not ours to overwrite."""
+
+
+class InvalidTargetError(DataWriteError, ValueError):
+    """What stands at the target is damaged, or of another kind than this write adds to.
+
+    It is kept as it is: mend it, move it away, or choose another name.
+    """
 
 
 class ConcurrentWriteError(DataWriteError):
