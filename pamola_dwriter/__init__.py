@@ -12,6 +12,8 @@ from pamola_dwriter.execution import LazyWrite, WriteFuture
 from pamola_dwriter.keys import EnvKey, FileKey, Passphrase, RawKey
 from pamola_dwriter.reader import decrypt, open_artifact, read_dataset
 from pamola_dwriter.spec import WriterResult
+from pamola_dwriter.streaming import WriteStream
+from pamola_dwriter.tracker import HierarchicalProgressTracker
 from pamola_dwriter.writer import DataWriter
 
 __all__ = [
@@ -21,11 +23,13 @@ __all__ = [
     "EncryptionKeyError",
     "EnvKey",
     "FileKey",
+    "HierarchicalProgressTracker",
     "LazyWrite",
     "Passphrase",
     "RawKey",
     "VerifyReport",
     "WriteFuture",
+    "WriteStream",
     "WriterResult",
     "decrypt",
     "describe",

@@ -99,6 +99,10 @@ class Store(Protocol):
         """Raise TargetUnavailableError unless `path` could be written; leave no trace."""
         ...
 
+    def make_folders(self, paths: Collection[str]) -> None:
+        """Make empty folders, where the store has such a thing."""
+        ...
+
     def is_file(self, path: str) -> bool:
         """Return whether a file stands at `path`."""
         ...
@@ -185,6 +189,3 @@ class Store(Protocol):
     def sweep_staged(self, directory: str, write_id: WriteId) -> None:
         """Remove what `write_id` staged and did not publish."""
         ...
-
-
-StorageOptions = Mapping[str, Any]

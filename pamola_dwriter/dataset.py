@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pamola_dwriter import envelope, layout, manifest
 from pamola_dwriter.contracts import Store
@@ -54,24 +55,23 @@ def open_committed(store: Store, directory: str, stored: bytes, open_key: OpenKe
         It is encrypted and `open_key` does not find its key.
     """
     shown = manifest.parse_envelope(stored)
-    if shown.sealed is None:
-        document = manifest.parse_body(shown.write_id, shown.body or {})
-        return Committed(
-            manifest=document,
-            parts=_list_parts(store, directory, document, None),
-            stored=stored,
-            key=None,
-        )
-    key = open_key(shown)
-    expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
-    body = envelope.open_sealed(shown.sealed, key, expect=expect)
-    document = manifest.parse_body(shown.write_id, bytes(body))
+    key = None if shown.sealed is None else open_key(shown)
+    document = manifest.parse_body(shown.write_id, _open_body(shown, key))
+    if document.writes != shown.writes:
+        raise IntegrityError("the manifest was altered: it names other writes than it holds")
     return Committed(
         manifest=document,
         parts=_list_parts(store, directory, document, key),
         stored=stored,
-        key=Redacted(key),
+        key=None if key is None else Redacted(key),
     )
+
+
+def _open_body(shown: Envelope, key: bytes | None) -> bytes | Mapping[str, Any]:
+    if shown.sealed is None or key is None:
+        return shown.body or {}
+    expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
+    return envelope.open_sealed(shown.sealed, key, expect=expect)
 
 
 def _list_parts(

@@ -34,9 +34,28 @@ committed; after :class:`CommitOutcomeUnknownError` nothing was deleted either.
 
 from __future__ import annotations
 
+import pickle
+from typing import Any
+
 
 class PamolaWriterError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package; pickles together with its cause."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {**self.__dict__, "__cause__": _portable(self.__cause__)}
+
+    def say_first(self, text: str) -> None:
+        """Put `text` and a colon before the message."""
+        self.args = (f"{text}: {self.args[0]}" if self.args else text, *self.args[1:])
+
+
+def _portable(cause: BaseException | None) -> BaseException | None:
+    """Return a cause that another process can load: its type and text, if not itself."""
+    try:
+        pickle.loads(pickle.dumps(cause))  # noqa: S301 - made on the line itself
+    except Exception:  # noqa: BLE001 - whoever wrote the class may raise anything here
+        return RuntimeError(f"{type(cause).__name__}: {cause}")
+    return cause
 
 
 class DataWriteError(PamolaWriterError):

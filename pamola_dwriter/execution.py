@@ -8,33 +8,51 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import dask.threaded
 from dask.base import DaskMethodsMixin
 from distributed import Client
 
-from pamola_dwriter.errors import WriteCancelledError
+from pamola_dwriter.errors import (
+    CommitOutcomeUnknownError,
+    DataWriteError,
+    WriteCancelledError,
+)
 from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.runs import ClusterRun, LocalRun, Run
 from pamola_dwriter.spec import RunSpec, WriteId, WriterResult
+from pamola_dwriter.views import View, wait, watch_in_background
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Whom a write tells how it goes: views that a new one is shown in, and of its failure."""
+
+    views: Callable[[RunSpec], Sequence[View]]
+    failed: Callable[[DataWriteError], None]
 
 
 class LazyWrite(DaskMethodsMixin):
     """A write that is compiled and not yet run; a Dask collection of one WriterResult.
 
     ``compute()`` runs it and cleans up if it fails; ``submit()`` does so in the background.
-    ``dask.compute(lazy)`` and ``client.compute(lazy)`` work too, without the cleaning up: what
-    a failure leaves staged there is invisible to readers.
+    ``dask.compute(lazy)`` and ``client.compute(lazy)`` work too, without the cleaning up: a
+    failure there leaves what was staged, and parts that no manifest names, which
+    :func:`read_dataset` passes over and a plain ``dd.read_parquet`` does not.
     """
 
     __dask_scheduler__ = staticmethod(dask.threaded.get)
 
-    def __init__(self, graph: Any, key: Any, spec: RunSpec, client: Client | None) -> None:
+    def __init__(
+        self, graph: Any, key: Any, spec: RunSpec, client: Client | None, audience: Audience
+    ) -> None:
         self._graph = graph
         self._key = key
         self._spec = spec
         self._client = client
+        self._audience = audience
 
     def __repr__(self) -> str:
         return f"<LazyWrite {self._spec.write_id} of {self._spec.target.url}>"
@@ -46,15 +64,25 @@ class LazyWrite(DaskMethodsMixin):
 
     def submit(self) -> WriteFuture:
         """Start the write and return at once."""
-        if self._client is None:
-            return WriteFuture(LocalRun(self._graph, self._key, self._spec))
-        return WriteFuture(ClusterRun(self._graph, self._key, self._spec, self._client))
+        handle = self._start()
+        if views := self._audience.views(self._spec):
+            watch_in_background(handle, views)
+        return handle
 
     def compute(self, **kwargs: Any) -> WriterResult:
         """Run the write and return its result; see ``WriteFuture.result`` for errors."""
         if kwargs:
             raise TypeError(f"LazyWrite.compute takes no arguments, not {sorted(kwargs)}")
-        return self.submit().wait()
+        handle = self._start()
+        return wait(handle, self._audience.views(self._spec))
+
+    def _start(self) -> WriteFuture:
+        run: Run
+        if self._client is None:
+            run = LocalRun(self._graph, self._key, self._spec)
+        else:
+            run = ClusterRun(self._graph, self._key, self._spec, self._client)
+        return WriteFuture(run, self._audience.failed)
 
     def __dask_graph__(self) -> Any:
         return self._graph
@@ -76,7 +104,7 @@ class LazyWrite(DaskMethodsMixin):
         return _first, ()
 
     def __dask_postpersist__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _rebuild, (self._key, self._spec, self._client)
+        return _rebuild, (self._key, self._spec, self._client, self._audience)
 
 
 class WriteFuture:
@@ -85,11 +113,19 @@ class WriteFuture:
     Dropping it does not stop the write; :meth:`cancel` does.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, failed: Callable[[DataWriteError], None]) -> None:
         self._run = run
+        self._failed = failed
         pool = ThreadPoolExecutor(1, thread_name_prefix=f"pamola-{run.spec.write_id}")
-        self._future: Future[WriterResult] = pool.submit(run.execute)
+        self._future: Future[WriterResult] = pool.submit(self._execute)
         pool.shutdown(wait=False)
+
+    def _execute(self) -> WriterResult:
+        try:
+            return self._run.execute()
+        except DataWriteError as error:
+            self._failed(error)
+            raise
 
     def __repr__(self) -> str:
         return f"<WriteFuture {self.write_id} of {self._run.spec.target.url}: {self.status}>"
@@ -101,12 +137,14 @@ class WriteFuture:
 
     @property
     def status(self) -> str:
-        """``running``, ``committed``, ``cancelled`` or ``failed``."""
+        """``running``, ``committed``, ``cancelled``, ``failed`` or ``unknown``."""
         if not self._future.done():
             return "running"
         error = self._future.exception()
         if error is None:
             return "committed"
+        if isinstance(error, CommitOutcomeUnknownError):
+            return "unknown"
         return "cancelled" if isinstance(error, WriteCancelledError) else "failed"
 
     def done(self) -> bool:
@@ -142,21 +180,18 @@ class WriteFuture:
         """Return how far the write has come."""
         return self._run.progress()
 
-    def wait(self) -> WriterResult:
-        """Return the result; an interrupt of this thread cancels the write first."""
-        try:
-            return self.result()
-        except KeyboardInterrupt:
-            self.cancel()
-            self._future.exception()
-            raise
-
 
 def _first(results: Sequence[WriterResult]) -> WriterResult:
     return results[0]
 
 
 def _rebuild(
-    graph: Any, key: Any, spec: RunSpec, client: Client | None, *, rename: Any = None
+    graph: Any,
+    key: Any,
+    spec: RunSpec,
+    client: Client | None,
+    audience: Audience,
+    *,
+    rename: Any = None,
 ) -> LazyWrite:
-    return LazyWrite(graph, key, spec, client)
+    return LazyWrite(graph, key, spec, client, audience)

@@ -7,7 +7,7 @@ published lies in ``_staging/<write id>/`` of the task directory::
         part-00000-<write id>-<attempt>-000.parquet
         country=FR/part-00001-<write id>-<attempt>-000.parquet     (partition_on)
         _manifest.json            the commit
-        _parts-<write id>.parquet part table of a very wide dataset
+        _parts-<write id>-<attempt>.parquet     part table of a very wide dataset
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ from pamola_dwriter.spec import Attempt, PartitionValues, WriteId
 
 MANIFEST = "_manifest.json"
 STAGING = "_staging"
+FOLDERS = ("output", "dictionaries", "logs", "visualizations")
+"""Standard folders of a task directory; metrics and single figures lie in its root."""
+
 SEALED_EXTENSION = "pdw"
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_NAME_BYTES = 200
+_COMMIT_FILES = frozenset({MANIFEST, f"{MANIFEST}.lock"})
 
 Stage = Literal["infer", "schema", "serialize", "encrypt", "put", "part", "gather", "commit"]
 """Stages of the graph, in order; ``part`` is serialize, encrypt and put fused into one.
@@ -41,9 +45,12 @@ _PART = re.compile(
     r"-(?P<piece>\d{3,})\.(?P<extension>[a-z0-9.]+)",
     re.ASCII,
 )
-_PART_TABLE = re.compile(r"_parts-(?P<write_id>[0-9a-f]{16})\.[a-z.]+")
+_PART_TABLE = re.compile(r"_parts-(?P<write_id>[0-9a-f]{16})(-[0-9a-f]{8})?\.[a-z.]+", re.ASCII)
 _KEY = re.compile(r"pamola-(?P<stage>[a-z]+)-(?P<write_id>[0-9a-f]{16})")
-_TIMESTAMP = re.compile(r"(?P<name>.+)_(?P<time>\d{8}_\d{6})", re.ASCII | re.DOTALL)
+_SECONDS, _EXACT = "%Y%m%d_%H%M%S", "%Y%m%d_%H%M%S_%f"
+_TIMESTAMP = re.compile(
+    r"(?P<name>.+?)_(?P<time>\d{8}_\d{6}(?P<exact>_\d{6})?)", re.ASCII | re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +141,9 @@ def parse_hive_directory(directory: str) -> PartitionValues:
     )
 
 
-def part_table_name(write_id: WriteId, extension: str) -> str:
+def part_table_name(write_id: WriteId, attempt: Attempt, extension: str) -> str:
     """Name the file that holds the part table of a very wide dataset."""
-    return f"_parts-{write_id}.{extension}"
+    return f"_parts-{write_id}-{attempt}.{extension}"
 
 
 def write_id_of(path: str) -> WriteId | None:
@@ -149,7 +156,7 @@ def write_id_of(path: str) -> WriteId | None:
 
 def foreign_files(paths: Iterable[str]) -> list[str]:
     """Return those of the files below a dataset that this package did not make."""
-    return [path for path in paths if write_id_of(path) is None and not path.startswith(MANIFEST)]
+    return [path for path in paths if write_id_of(path) is None and path not in _COMMIT_FILES]
 
 
 def task_key(stage: Stage, write_id: WriteId) -> str:
@@ -166,18 +173,22 @@ def parse_task_key(key: object) -> tuple[str, WriteId, int | None] | None:
     return found["stage"], WriteId(found["write_id"]), index if isinstance(index, int) else None
 
 
-def timestamped(name: str, moment: datetime) -> str:
-    """Append ``_YYYYMMDD_HHMMSS`` in UTC; parsed back by :func:`parse_timestamped`."""
-    return f"{name}_{moment.astimezone(UTC):%Y%m%d_%H%M%S}"
+def timestamped(name: str, moment: datetime, *, exact: bool = False) -> str:
+    """Append ``_YYYYMMDD_HHMMSS`` in UTC, with microseconds after it if `exact`.
+
+    Parsed back by :func:`parse_timestamped`.
+    """
+    return f"{name}_{moment.astimezone(UTC).strftime(_EXACT if exact else _SECONDS)}"
 
 
 def parse_timestamped(name: str) -> tuple[str, datetime] | None:
-    """Parse ``name_YYYYMMDD_HHMMSS``; None if `name` carries no timestamp."""
+    """Parse what :func:`timestamped` made; None if `name` carries no timestamp."""
     found = _TIMESTAMP.fullmatch(name)
     if found is None:
         return None
+    pattern = _EXACT if found["exact"] else _SECONDS
     try:
-        moment = datetime.strptime(found["time"], "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+        moment = datetime.strptime(found["time"] + "+0000", f"{pattern}%z").astimezone(UTC)
     except ValueError:
         return None
     return found["name"], moment

@@ -58,6 +58,8 @@ class Manifest:
         Every part, ordered by partition; empty while `part_table` says where they are.
     totals : mapping
         ``rows``, ``bytes`` and ``parts`` over the whole dataset.
+    writes : tuple of str
+        The writes that made the parts: this one, and those it appended to.
     """
 
     write_id: WriteId
@@ -68,6 +70,7 @@ class Manifest:
     partition_on: tuple[str, ...]
     totals: Mapping[str, int]
     producer: Mapping[str, str]
+    writes: tuple[WriteId, ...]
     parts: tuple[PartRecord, ...] = ()
     part_table: PartTable | None = None
 
@@ -78,6 +81,10 @@ class Envelope:
 
     Attributes
     ----------
+    writes : tuple of str
+        The writes that made the parts; an overwrite has to know them without the key.
+    keyed_by : str
+        The write that the wrapped keys are bound to.
     wrapped : tuple of WrappedKey-as-JSON
         The dataset key under each provider; empty for a plain dataset.
     sealed : bytes or None
@@ -87,6 +94,8 @@ class Envelope:
     """
 
     write_id: WriteId
+    writes: tuple[WriteId, ...]
+    keyed_by: WriteId
     wrapped: tuple[Mapping[str, Any], ...] = ()
     sealed: bytes | None = None
     body: Mapping[str, Any] | None = None
@@ -118,6 +127,7 @@ def dump_body(manifest: Manifest) -> bytes:
         "partition_on": list(manifest.partition_on),
         "totals": dict(manifest.totals),
         "producer": dict(manifest.producer),
+        "writes": list(manifest.writes),
         "parts": [_part_to_json(part) for part in manifest.parts],
     }
     if manifest.part_table is not None:
@@ -151,6 +161,7 @@ def parse_body(write_id: WriteId, data: bytes | Mapping[str, Any]) -> Manifest:
             partition_on=tuple(body["partition_on"]),
             totals=body["totals"],
             producer=body["producer"],
+            writes=tuple(body.get("writes", [write_id])),
             parts=tuple(_part_from_json(part) for part in body["parts"]),
             part_table=None if table is None else PartTable(**table),
         )
@@ -158,9 +169,14 @@ def parse_body(write_id: WriteId, data: bytes | Mapping[str, Any]) -> Manifest:
         raise IntegrityError(f"the manifest is damaged: {type(error).__name__}") from None
 
 
-def plain_envelope(write_id: WriteId, body: bytes) -> Envelope:
-    """Return the envelope of a plain dataset's manifest."""
-    return Envelope(write_id=write_id, body=json.loads(body))
+def plain_envelope(manifest: Manifest, body: bytes) -> Envelope:
+    """Return the envelope of a plain dataset's manifest, given its dumped body."""
+    return Envelope(
+        write_id=manifest.write_id,
+        writes=manifest.writes,
+        keyed_by=manifest.write_id,
+        body=json.loads(body),
+    )
 
 
 def dump_envelope(envelope: Envelope) -> bytes:
@@ -169,12 +185,14 @@ def dump_envelope(envelope: Envelope) -> bytes:
         "kind": KIND,
         "version": VERSION,
         "write_id": envelope.write_id,
+        "writes": list(envelope.writes),
     }
     if envelope.sealed is None:
         document |= dict(envelope.body or {})
     else:
         document["encryption"] = {
             "format": "PDW1",
+            "keyed_by": envelope.keyed_by,
             "keys": [dict(key) for key in envelope.wrapped],
             "sealed": base64.b64encode(envelope.sealed).decode(),
         }
@@ -199,19 +217,27 @@ def parse_envelope(data: bytes) -> Envelope:
             raise UnsupportedVersionError(
                 f"manifest version {document['version']!r} is not known; update pamola_dwriter"
             )
-        write_id = WriteId(document["write_id"])
-        if not re.fullmatch("[0-9a-f]{16}", write_id):
-            raise IntegrityError("the manifest is damaged: its write id is not one")
+        write_id = _parse_write_id(document["write_id"])
+        # A manifest of before datasets could be appended to has but one write.
+        writes = tuple(map(_parse_write_id, document.get("writes", [write_id])))
         encryption = document.get("encryption")
         if encryption is None:
-            return Envelope(write_id=write_id, body=document)
+            return Envelope(write_id=write_id, writes=writes, keyed_by=write_id, body=document)
         return Envelope(
             write_id=write_id,
+            writes=writes,
+            keyed_by=_parse_write_id(encryption.get("keyed_by", write_id)),
             wrapped=tuple(encryption["keys"]),
             sealed=base64.b64decode(encryption["sealed"], validate=True),
         )
-    except (KeyError, TypeError, ValueError, RecursionError, binascii.Error):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, binascii.Error):
         raise IntegrityError("the manifest is damaged: it is not the JSON we write") from None
+
+
+def _parse_write_id(text: str) -> WriteId:
+    if not re.fullmatch("[0-9a-f]{16}", text):
+        raise IntegrityError("the manifest is damaged: a write id in it is not one")
+    return WriteId(text)
 
 
 def sealed_header(write_id: WriteId, kind: str, path: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.manifest import Envelope
 from pamola_dwriter.parts import PartSource
 from pamola_dwriter.paths import PathLike, resolve_path
+from pamola_dwriter.sealing import FileKeys, parse_file_header
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.spec import Redacted, Sealing, WrappedKey, WriteId
 from pamola_dwriter.transit import choose_sealing
@@ -66,15 +67,6 @@ class Dataset:
         self, committed: Committed, encryption_key: Any, client: Client | None
     ) -> PartSource:
         """Return what workers need to read the parts, the key within their reach."""
-        sealing: Sealing | None = None
-        if committed.key is not None:
-            sealing = choose_sealing(
-                current_client(client),
-                keys.resolve(encryption_key),
-                self.wrapped,
-                committed.key.reveal(),
-                self.shown.write_id,
-            )
         document = committed.manifest
         return PartSource(
             root=self.root,
@@ -85,11 +77,25 @@ class Dataset:
             schema=document.schema,
             frame=document.frame,
             partition_on=document.partition_on,
-            sealing=sealing,
+            sealing=self.sealing(committed, encryption_key, current_client(client)),
+        )
+
+    def sealing(
+        self, committed: Committed, encryption_key: Any, client: Client | None
+    ) -> Sealing | None:
+        """Return how workers get at the key of the dataset; None if it is plain."""
+        if committed.key is None:
+            return None
+        return choose_sealing(
+            client,
+            keys.resolve(encryption_key),
+            self.wrapped,
+            committed.key.reveal(),
+            self.shown.keyed_by,
         )
 
     def _find_key(self, encryption_key: Any) -> bytes:
-        return _unwrap(self.root, self.wrapped, self.shown.write_id, encryption_key)
+        return _unwrap(self.root, self.wrapped, self.shown.keyed_by, encryption_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +109,8 @@ class Artifact:
     header: envelope.SealedHeader | None
 
     @property
-    def wrapped(self) -> tuple[WrappedKey, ...]:
-        """The wrapped keys in the header of a sealed file.
+    def keys(self) -> FileKeys | None:
+        """What the header of a sealed file says of its key; None if it is plain.
 
         Raises
         ------
@@ -113,25 +119,30 @@ class Artifact:
         IntegrityError
             The header is not one that we write.
         """
-        fields: Mapping[str, Any] = {} if self.header is None else self.header.fields
-        if self.header is not None and fields.get("kind") != "artifact":
-            raise DataReadError(f"{self.root} is part of a dataset; open that with read_dataset")
-        listed = fields.get("keys", [])
-        if not isinstance(listed, list) or (self.header and not listed):
-            raise IntegrityError(f"the header of {self.root} is damaged")
-        return tuple(keys.wrapped_from_json(key) for key in listed)
+        if self.header is None:
+            return None
+        try:
+            return parse_file_header(self.header.fields)
+        except DataReadError as error:
+            raise type(error)(f"{self.root}: {error}") from None
+
+    @property
+    def wrapped(self) -> tuple[WrappedKey, ...]:
+        """The wrapped keys in the header of a sealed file."""
+        return () if self.keys is None else self.keys.wrapped
 
     @property
     def write_id(self) -> WriteId | None:
         """The write that made a sealed file."""
-        return None if self.header is None else WriteId(str(self.header.fields.get("write_id")))
+        return None if self.keys is None else self.keys.write_id
 
     def open(self, encryption_key: Any) -> BinaryIO:
         """Open the plain bytes; errors as :meth:`Dataset.open`."""
-        if self.header is None or self.write_id is None:
+        held = self.keys
+        if self.header is None or held is None:
             _refuse_downgrade(self.root, encryption_key)
             return self.store.open(self.name)
-        key = _unwrap(self.root, self.wrapped, self.write_id, encryption_key)
+        key = _unwrap(self.root, held.wrapped, held.keyed_by, encryption_key)
         read = partial(self.store.read, self.name)
         reader = envelope.SealedReader(read, self.size, key, self.header)
         return io.BufferedReader(reader, buffer_size=2**23)
@@ -195,11 +206,11 @@ def _find_artifact(root: str, options: Redacted) -> Artifact:
 
 
 def _unwrap(
-    root: str, wrapped: tuple[WrappedKey, ...], write_id: WriteId, encryption_key: Any
+    root: str, wrapped: tuple[WrappedKey, ...], keyed_by: WriteId, encryption_key: Any
 ) -> bytes:
     if encryption_key is None:
         raise MissingKeyError(f"{root} is encrypted; give its encryption_key")
-    return keys.unwrap_any(keys.resolve(encryption_key), wrapped, manifest.key_context(write_id))
+    return keys.unwrap_any(keys.resolve(encryption_key), wrapped, manifest.key_context(keyed_by))
 
 
 def _refuse_downgrade(root: str, encryption_key: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 import pyarrow as pa
 
-from pamola_dwriter import envelope, formats, manifest, sealing, storage
+from pamola_dwriter import envelope, formats, layout, manifest, sealing, storage
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import IntegrityError, PamolaWriterError
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, WriteId
@@ -125,9 +125,11 @@ def check_part(part: PartRecord, source: PartSource) -> str | None:
 def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.SealedReader:
     if source.sealing is None:
         raise IntegrityError("a plain dataset has no sealed parts")
-    key = sealing.open_sealing(source.sealing, source.write_id)
+    key = sealing.open_sealing(source.sealing)
     header = envelope.read_header(read)
-    expect = manifest.sealed_header(source.write_id, "part", part.path)
+    # The write that made it, which need not be the last one that the dataset was appended to.
+    made_by = layout.write_id_of(part.path) or source.write_id
+    expect = manifest.sealed_header(made_by, "part", part.path)
     header.check(expect | {"partition": part.partition})
     return envelope.SealedReader(read, part.size_bytes, key, header)
 

@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from upath import UPath
 
+from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import InvalidPathError
 from pamola_dwriter.spec import Redacted
-from pamola_dwriter.storage import normalize_root
+from pamola_dwriter.storage import normalize_root, open_store
 
 PathLike = str | os.PathLike[str] | UPath
 
 _LOCAL = frozenset({"", "file", "local"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a writer writes: its task directory, opened."""
+
+    root: str
+    storage_options: Redacted
+    store: Store
+
+    def url(self, path: str) -> str:
+        """Return the full path or URL of a file or folder of the task directory."""
+        return f"{self.root.rstrip('/')}/{path}"
+
+
+def open_place(
+    task_dir: PathLike, storage_options: Mapping[str, Any] | None, upload_part_size: int
+) -> Place:
+    """Open a task directory; nothing is read or made yet. Errors as :func:`resolve_path`."""
+    root, options = resolve_path(task_dir, storage_options)
+    store = open_store(root, options, upload_part_size)
+    return Place(root=root, storage_options=options, store=store)
 
 
 def resolve_path(path: PathLike, storage_options: Mapping[str, Any] | None) -> tuple[str, Redacted]:

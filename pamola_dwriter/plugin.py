@@ -18,7 +18,8 @@ from pamola_dwriter.progress import Fold
 from pamola_dwriter.spec import WriteId
 
 NAME = "pamola-writes"
-HANDLER = "pamola_progress"
+PROGRESS = "pamola_progress"
+COMMITTERS = "pamola_committers"
 WRITES_KEPT = 100
 
 
@@ -30,10 +31,13 @@ class WritesPlugin(SchedulerPlugin):
 
     def __init__(self) -> None:
         self.writes: OrderedDict[WriteId, Fold] = OrderedDict()
+        self._scheduler: Scheduler | None = None
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Answer clients that ask for the progress of a write."""
-        scheduler.handlers[HANDLER] = self.progress
+        """Answer clients that ask about a write."""
+        self._scheduler = scheduler
+        scheduler.handlers[PROGRESS] = self.progress
+        scheduler.handlers[COMMITTERS] = self.committers
 
     async def progress(self, write_id: WriteId, partitions: int) -> dict[str, Any]:
         """Return the snapshot of a write of so many partitions, as plain values."""
@@ -41,9 +45,14 @@ class WritesPlugin(SchedulerPlugin):
         fold.partitions = partitions
         return asdict(fold.snapshot())
 
+    async def committers(self, write_id: WriteId) -> list[str] | None:
+        """Return the workers that were ever given the commit task; None if that is not known."""
+        fold = self.writes.get(write_id)
+        return None if fold is None else sorted(fold.committers)
+
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         """Count a task that is done, or discount one that waits to be done again."""
-        if finish not in ("memory", "waiting"):
+        if finish not in ("memory", "waiting", "processing"):
             return
         parsed = layout.parse_task_key(key)
         if parsed is None:
@@ -51,14 +60,21 @@ class WritesPlugin(SchedulerPlugin):
         stage, write_id, index = parsed
         if finish == "memory":
             self._fold(write_id).finished(stage, index)
-        else:
+        elif finish == "waiting":
             self._fold(write_id).lost(stage, index)
+        elif stage == "commit":
+            self._fold(write_id).committers.add(self._worker_of(key))
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Take what a put task reported of its partition."""
         if topic == TOPIC:
             event = PartitionStaged.from_message(msg)
             self._fold(event.write_id).staged(event.partition, event.rows, event.size_bytes)
+
+    def _worker_of(self, key: Any) -> str:
+        task = self._scheduler.tasks.get(key) if self._scheduler else None
+        worker = task.processing_on if task else None
+        return str(worker.address) if worker else "unknown"
 
     def _fold(self, write_id: WriteId) -> Fold:
         if write_id not in self.writes:

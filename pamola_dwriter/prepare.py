@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import dask.dataframe as dd
 import pandas as pd
-import pyarrow as pa
 from distributed import Client
 
-from pamola_dwriter import formats, keys, layout, manifest
-from pamola_dwriter.contracts import Store
+from pamola_dwriter import formats, keys, manifest
+from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.errors import (
+    IntegrityError,
+    InvalidTargetError,
     InvalidWriteError,
-    TargetExistsError,
-    UnsupportedDataError,
+    TargetNotFoundError,
 )
+from pamola_dwriter.frames import as_frame
 from pamola_dwriter.graph import Source
+from pamola_dwriter.opening import find_dataset
+from pamola_dwriter.paths import Place
 from pamola_dwriter.settings import Settings
-from pamola_dwriter.spec import Redacted, RunSpec, Sealing, Target, WriteId, WriteSpec
+from pamola_dwriter.shapes import Shape, fit, shape_of
+from pamola_dwriter.spec import RunSpec, Sealing, Target, WriteId, WriteSpec
+from pamola_dwriter.targets import Wanted, check_directory, check_file, holds_dataset
 from pamola_dwriter.transit import choose_sealing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a writer writes: its task directory, opened."""
+class _Base:
+    """The dataset that a write appends to."""
 
-    root: str
-    storage_options: Redacted
-    store: Store
+    shape: Shape
+    sealing: Sealing | None
 
 
 def bind(
     place: Place,
     spec: WriteSpec,
-    frame: pd.DataFrame | dd.DataFrame,
-    encryption_key: Any,
+    data: Any,
+    providers: tuple[KeyProvider, ...],
     client: Client | None,
     settings: Settings,
 ) -> tuple[Source, RunSpec]:
@@ -48,33 +51,53 @@ def bind(
     Raises
     ------
     UnsupportedDataError
-        The frame cannot be held by the format.
+        The data is no frame, or one the format cannot hold.
+    SchemaMismatchError
+        It does not fit the dataset it would be appended to.
     TargetExistsError
         The target exists and ``overwrite=False``, or is not ours.
+    InvalidTargetError
+        What stands there cannot be appended to.
     TargetUnavailableError
         The target cannot be written.
     EncryptionKeyError
         The key is malformed or unavailable, or would travel in the clear.
     """
     _check_reach(place, client)
-    meta = _meta(frame)
-    described, schema, unresolved = _describe(meta, spec)
     write_id = WriteId(secrets.token_hex(8))
-    source, partitions = _partitions(frame, spec, write_id)
-    single_file = _is_single_file(spec, partitions)
-    target = _target(place, spec, single_file, encrypted=encryption_key is not None)
+    with nullcontext() if client is None else client.as_current():
+        # Some inputs are looked at, and partitions measured: on the cluster that will write.
+        frame = as_frame(data)
+        shape = shape_of(frame, spec)
+        source, partitions = _partitions(frame, spec, write_id)
+    wanted = _wanted(place, spec, encrypted=bool(providers))
+    single_file = _is_single_file(place, spec, wanted, partitions)
+    if single_file:
+        expected, supersedes, base = None, check_file(place, wanted), None
+    else:
+        expected, supersedes = check_directory(place, wanted)
+        base = _base(place, wanted, providers, client) if spec.append else None
+    if base is not None:
+        shape = fit(shape, base.shape, spec)
     return source, RunSpec(
         write_id=write_id,
-        target=target,
-        format=spec.format,
-        overwrite=spec.overwrite,
-        expected=_check_target(place.store, target, spec),
-        schema=schema,
-        unresolved=unresolved,
-        frame=described,
-        partition_on=spec.partition_on,
+        target=Target(
+            root=place.root,
+            path=wanted.file if single_file else wanted.directory,
+            single_file=single_file,
+            storage_options=place.storage_options,
+        ),
+        format=shape.format,
+        overwrite=wanted.overwrite,
+        append=spec.append,
+        expected=expected,
+        supersedes=supersedes,
+        schema=shape.schema,
+        unresolved=shape.unresolved,
+        frame=shape.frame,
+        partition_on=shape.partition_on,
         partitions=1 if single_file else partitions,
-        sealing=_seal(encryption_key, client, write_id),
+        sealing=base.sealing if base else _seal(providers, client, write_id),
         upload_part_size=settings.upload_part_size,
         inline_parts=settings.inline_parts,
     )
@@ -88,53 +111,6 @@ def _check_reach(place: Place, client: Client | None) -> None:
             f"{place.root} is in the memory of this process, where the workers cannot write; "
             "choose a directory or store that all of them reach, or a client in this process"
         )
-
-
-def _meta(frame: object) -> pd.DataFrame:
-    if isinstance(frame, pd.DataFrame):
-        return frame.iloc[:0]
-    meta = frame._meta if isinstance(frame, dd.DataFrame) else None
-    if isinstance(meta, pd.DataFrame):
-        return meta
-    raise UnsupportedDataError(
-        f"df must be a pandas or Dask DataFrame (pandas-backed), not {type(frame).__name__}"
-    )
-
-
-def _describe(
-    meta: pd.DataFrame, spec: WriteSpec
-) -> tuple[Mapping[str, Any], pa.Schema, tuple[str, ...]]:
-    described = formats.describe(meta, _keeps_index(meta, spec))
-    schema, unresolved = formats.infer_schema(meta, described)
-    if spec.schema is not None:
-        schema = formats.apply_user_schema(schema, spec.schema)
-        unresolved = tuple(name for name in unresolved if name not in spec.schema.names)
-    _check_partition_on(schema, described, spec)
-    rest = [field for field in schema if field.name not in spec.partition_on]
-    formats.get(spec.format.name).check_schema(pa.schema(rest, metadata=schema.metadata))
-    return described, schema, unresolved
-
-
-def _keeps_index(meta: pd.DataFrame, spec: WriteSpec) -> bool:
-    if spec.write_index is not None:
-        return spec.write_index
-    numbers_rows = (
-        meta.index.nlevels == 1
-        and meta.index.name is None
-        and pd.api.types.is_integer_dtype(meta.index.dtype)
-    )
-    return spec.format.name == "parquet" or not numbers_rows
-
-
-def _check_partition_on(schema: pa.Schema, described: Mapping[str, Any], spec: WriteSpec) -> None:
-    columns = {column["name"] for column in described["columns"]}
-    if absent := [name for name in spec.partition_on if name not in columns]:
-        raise InvalidWriteError(f"partition_on names {absent}, which the frame has no column for")
-    if len(set(spec.partition_on)) != len(spec.partition_on):
-        raise InvalidWriteError(f"partition_on names a column twice: {list(spec.partition_on)}")
-    if spec.partition_on and columns <= set(spec.partition_on):
-        raise InvalidWriteError("partition_on must leave at least one column to write")
-    formats.check_hive_columns(schema, spec.partition_on)
 
 
 def _partitions(
@@ -153,67 +129,56 @@ def _partitions(
     return Source.from_pandas(frames, f"pamola-input-{write_id}"), len(frames)
 
 
-def _is_single_file(spec: WriteSpec, partitions: int) -> bool:
-    if spec.single_file == "auto":
-        return partitions == 1 and not spec.partition_on and spec.target_part_size is None
-    return spec.single_file
+def _wanted(place: Place, spec: WriteSpec, *, encrypted: bool) -> Wanted:
+    return Wanted(
+        name=spec.name,
+        subdir=spec.subdir,
+        extension=formats.get(spec.format.name).extension(spec.format),
+        encrypted=encrypted,
+        timestamp_in_name=spec.timestamp_in_name,
+        overwrite=spec.overwrite,
+        adds=spec.append,
+    ).stamped(place.store)
 
 
-def _target(place: Place, spec: WriteSpec, single_file: bool, *, encrypted: bool) -> Target:
-    name = spec.name
-    if spec.timestamp_in_name:
-        name = layout.timestamped(name, datetime.now(UTC))
-    if single_file:
-        name = f"{name}.{formats.get(spec.format.name).extension(spec.format)}"
-        name += f".{layout.SEALED_EXTENSION}" if encrypted else ""
-    return Target(
-        root=place.root,
-        path=layout.join(spec.subdir, name),
-        single_file=single_file,
-        storage_options=place.storage_options,
+def _is_single_file(place: Place, spec: WriteSpec, wanted: Wanted, partitions: int) -> bool:
+    if spec.single_file != "auto":
+        return spec.single_file
+    if partitions > 1 or spec.partition_on or spec.target_part_size or spec.append:
+        return False
+    # Else the dataset would go on standing beside the file, out of date.
+    return not holds_dataset(place.store, wanted)
+
+
+def _base(
+    place: Place, wanted: Wanted, providers: tuple[KeyProvider, ...], client: Client | None
+) -> _Base | None:
+    url = place.url(wanted.directory)
+    try:
+        dataset = find_dataset(url, place.storage_options.reveal())
+        if dataset.shown.sealed is None and providers:
+            raise InvalidTargetError(
+                f"{url} is not encrypted, so encrypted parts cannot be appended to it; leave "
+                "encryption_key out, or write it anew"
+            )
+        encryption_key = providers or None
+        committed = dataset.open(encryption_key)
+    except TargetNotFoundError:
+        return None
+    except IntegrityError as error:
+        raise InvalidTargetError(f"{url} is kept as it is: {error}") from error
+    held = committed.manifest
+    shape = Shape(
+        format=held.format, partition_on=held.partition_on, frame=held.frame, schema=held.schema
     )
+    return _Base(shape=shape, sealing=dataset.sealing(committed, encryption_key, client))
 
 
-def _check_target(store: Store, target: Target, spec: WriteSpec) -> str | None:
-    """Return the version of the manifest that this write may replace."""
-    if target.single_file:
-        _check_file(store, target, spec)
+def _seal(
+    providers: tuple[KeyProvider, ...], client: Client | None, write_id: WriteId
+) -> Sealing | None:
+    if not providers:
         return None
-    commit = layout.join(target.path, layout.MANIFEST)
-    if store.is_file(target.path):
-        raise TargetExistsError(f"{target.url} is a file; choose another name")
-    store.check_writable(commit)
-    files = store.listdir(target.path)
-    if files and not spec.overwrite:
-        raise _exists(target)
-    if foreign := layout.foreign_files(files):
-        raise TargetExistsError(
-            f"{target.url} holds files this package did not write, such as {foreign[0]!r}; "
-            "overwriting would mix or lose them. Choose another name"
-        )
-    present = store.read_versioned(commit)
-    if present is None:
-        return None
-    manifest.parse_envelope(present.data)
-    return present.version
-
-
-def _check_file(store: Store, target: Target, spec: WriteSpec) -> None:
-    store.check_writable(target.path)
-    if store.listdir(target.path):
-        raise TargetExistsError(f"{target.url} is a directory; choose another name")
-    if not spec.overwrite and store.is_file(target.path):
-        raise _exists(target)
-
-
-def _exists(target: Target) -> TargetExistsError:
-    return TargetExistsError(f"{target.url} exists; pass overwrite=True or another name")
-
-
-def _seal(encryption_key: Any, client: Client | None, write_id: WriteId) -> Sealing | None:
-    if encryption_key is None:
-        return None
-    providers = keys.resolve(encryption_key)
     dataset_key = secrets.token_bytes(32)
     wrapped = keys.wrap_all(providers, dataset_key, manifest.key_context(write_id))
     return choose_sealing(client, providers, wrapped, dataset_key, write_id)

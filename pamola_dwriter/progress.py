@@ -44,6 +44,8 @@ class Fold:
     partitions: int
     done: dict[str, set[Any]] = field(default_factory=dict)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    committers: set[str] = field(default_factory=set)
+    """Workers that were given the commit task: after a loss, those to ask about it."""
 
     def finished(self, stage: str, index: object) -> None:
         """A task of `stage` holds its result."""

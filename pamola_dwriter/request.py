@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+import logging
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 
 from pamola_dwriter import formats, layout
 from pamola_dwriter.errors import InvalidWriteError
@@ -37,6 +41,9 @@ class WriteOptions(TypedDict, total=False):
         Types to enforce; columns it leaves out are inferred.
     format_options : mapping, optional
         ``delimiter`` for CSV, ``compression_level`` for Parquet.
+    append : bool, default False
+        Add to the dataset of that name, atomically, as a new version with the same schema; make
+        it if there is none. Options given must be those of the dataset.
     """
 
     compression: str | None
@@ -47,6 +54,99 @@ class WriteOptions(TypedDict, total=False):
     target_part_size: int | str | None
     schema: pa.Schema | None
     format_options: Mapping[str, Any]
+    append: bool
+
+
+class StreamOptions(WriteOptions, total=False):
+    """Options of ``open_stream``: those of a dataset, and when a part or a version ends.
+
+    Attributes
+    ----------
+    part_rows : int, optional
+        End a part at so many rows.
+    part_bytes : int or str, default "128MB"
+        End a part at so many bytes in memory.
+    part_seconds : float or str, optional
+        End a part so long after its first row (``30``, ``"5min"``).
+    commit_every : float or str, optional
+        Commit so often, each time a whole version; default only at the end.
+    """
+
+    part_rows: int | None
+    part_bytes: int | str | None
+    part_seconds: float | str | None
+    commit_every: float | str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """When a stream ends a part, and when it commits what it has.
+
+    Attributes
+    ----------
+    rows, size_bytes : int or None
+        End a part at so many rows, or at so many bytes in memory.
+    seconds : float or None
+        End a part so long after its first row.
+    commit_every : float or None
+        Seconds between two commits; None commits at the end only.
+    """
+
+    rows: int | None
+    size_bytes: int | None
+    seconds: float | None
+    commit_every: float | None
+
+    @property
+    def tick(self) -> float | None:
+        """Seconds between two looks at the clock; None if no time was given."""
+        spans = [span for span in (self.seconds, self.commit_every) if span is not None]
+        return min(spans) / 4 if spans else None
+
+
+OPTIONS = frozenset(WriteOptions.__annotations__)
+STREAM_OPTIONS = frozenset(StreamOptions.__annotations__) - OPTIONS
+
+_ALIKE = 0.85
+"""Similarity (``difflib``) from which an unknown keyword is a misspelling of one of ours: it
+catches ``compresion`` and ``overwrit``, and lets ``encryption_mode`` pass beside
+``encryption_key``."""
+
+_SYNONYMS = {"index": "write_index"}
+"""What pandas calls an option of ours."""
+
+
+def drop_strays(
+    given: Mapping[str, Any],
+    method: str,
+    parameters: Collection[str],
+    logger: logging.Logger | logging.LoggerAdapter[Any],
+) -> dict[str, Any]:
+    """Return those of the `given` keywords that are options of ours.
+
+    Operations forward their own keywords to whatever writer they have. One that is no option is
+    logged at debug level and left out; one that is nearly an option is taken for a misspelling.
+
+    Parameters
+    ----------
+    parameters : collection of str
+        All that the method takes: options, and the parameters in its signature.
+
+    Raises
+    ------
+    InvalidWriteError
+        A keyword is misspelt.
+    """
+    options = {}
+    for name, value in given.items():
+        known = _SYNONYMS.get(name, name)
+        if known in parameters:
+            options[known] = value
+        elif alike := difflib.get_close_matches(name, parameters, n=1, cutoff=_ALIKE):
+            raise InvalidWriteError(f"unknown keyword {name!r}; did you mean {alike[0]!r}?")
+        else:
+            logger.debug("%s ignores the keyword %r", method, name)
+    return options
 
 
 def check_request(
@@ -59,10 +159,9 @@ def check_request(
     InvalidWriteError
         A name, the format or an option is wrong.
     """
-    known = set(WriteOptions.__annotations__)
-    if unknown := sorted(set(options) - known):
-        raise InvalidWriteError(f"unknown option(s) {unknown}; there are {sorted(known)}")
-    for flag, value in {**flags, "write_index": options.get("write_index")}.items():
+    append = options.get("append", False)
+    named = {**flags, "append": append, "write_index": options.get("write_index")}
+    for flag, value in named.items():
         check_flag(flag, value)
     spec = WriteSpec(
         name=layout.check_name(name),
@@ -71,10 +170,14 @@ def check_request(
         write_index=options.get("write_index"),
         partition_on=_check_columns(options.get("partition_on")),
         single_file=_check_single_file(options.get("single_file", "auto")),
-        target_part_size=_check_size(options.get("target_part_size")),
+        target_part_size=_check_size("target_part_size", options.get("target_part_size")),
         schema=_check_schema(options.get("schema")),
+        append=bool(append),
+        given=frozenset(name for name, value in options.items() if value is not None),
         **flags,
     )
+    if spec.append and (spec.single_file is True or spec.timestamp_in_name):
+        raise InvalidWriteError("append=True excludes single_file=True and timestamp_in_name")
     if spec.single_file is True and (spec.partition_on or spec.target_part_size):
         raise InvalidWriteError("single_file=True excludes partition_on and target_part_size")
     return spec
@@ -84,6 +187,37 @@ def check_flag(name: str, value: object) -> None:
     """Raise InvalidWriteError unless `value` is True, False or None: "no" would count as true."""
     if value is not None and not isinstance(value, bool):
         raise InvalidWriteError(f"{name} must be True or False, not {value!r}")
+
+
+def check_pace(options: Mapping[str, Any]) -> Pace:
+    """Return when a stream ends parts and versions.
+
+    Raises
+    ------
+    InvalidWriteError
+        A number of rows, bytes or seconds is none, or not above zero.
+    """
+    rows = options.get("part_rows")
+    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+        raise InvalidWriteError(f"part_rows must be a number of rows above 0, not {rows!r}")
+    return Pace(
+        rows=rows,
+        size_bytes=_check_size("part_bytes", options.get("part_bytes", "128MB")),
+        seconds=_check_seconds("part_seconds", options.get("part_seconds")),
+        commit_every=_check_seconds("commit_every", options.get("commit_every")),
+    )
+
+
+def _check_seconds(name: str, span: Any) -> float | None:
+    if span is None:
+        return None
+    try:
+        seconds = float(parse_timedelta(span))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        seconds = 0.0
+    if isinstance(span, bool) or not 0 < seconds < math.inf:
+        raise InvalidWriteError(f"{name} must be seconds or '5min', not {span!r}")
+    return seconds
 
 
 def _check_columns(columns: object) -> tuple[str, ...]:
@@ -125,7 +259,7 @@ def _check_format(name: object, options: WriteOptions) -> FormatSpec:
     return serializer.check_options(asked)
 
 
-def _check_size(size: Any) -> int | None:
+def _check_size(name: str, size: Any) -> int | None:
     if size is None:
         return None
     try:
@@ -133,5 +267,5 @@ def _check_size(size: Any) -> int | None:
     except (ValueError, TypeError, AttributeError):
         parsed = 0
     if isinstance(size, bool) or parsed <= 0:
-        raise InvalidWriteError(f"target_part_size must be bytes or '128MB', not {size!r}")
+        raise InvalidWriteError(f"{name} must be bytes or '128MB', not {size!r}")
     return int(parsed)

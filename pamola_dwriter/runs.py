@@ -6,27 +6,29 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from concurrent.futures import CancelledError as FutureCancelledError
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.threaded
 from dask.highlevelgraph import HighLevelGraph
 from distributed import Client
 from distributed.client import FutureCancelledError as DaskCancelledError
-from distributed.scheduler import KilledWorker
 from upath import UPath
 
 from pamola_dwriter import inflight, layout, storage
+from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
+    DataWriteError,
     InvalidWriteError,
     PamolaWriterError,
     WriteCancelledError,
     WriteFailedError,
 )
 from pamola_dwriter.finalize import recover
-from pamola_dwriter.plugin import HANDLER, WritesPlugin
+from pamola_dwriter.plugin import COMMITTERS, PROGRESS, WritesPlugin
 from pamola_dwriter.progress import LAST_STAGES, Fold, Snapshot
 from pamola_dwriter.spec import RunSpec, WriterResult
 
@@ -38,7 +40,41 @@ _QUIET_TIMEOUT = 60.0
 _QUIET_POLLS = 2
 """Polls in a row that must find nothing running: a task may be on its way to its thread."""
 
+_ASK_AGAIN = 0.05
+"""Seconds between two polls."""
+
 _CANCELLED = (FutureCancelledError, DaskCancelledError, WriteCancelledError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """What all processes together know of a write that broke off.
+
+    Attributes
+    ----------
+    stages : frozenset of str
+        Stages with tasks that still run.
+    result : WriterResult or None
+        The result, if one of them committed.
+    may_commit : bool
+        Whether a commit is under way, or was begun where nobody can be asked any more.
+    """
+
+    stages: frozenset[str]
+    result: WriterResult | None
+    may_commit: bool
+
+    @classmethod
+    def of(cls, reports: Iterable[inflight.Report], *, lost_commit: bool) -> Inquiry:
+        """Put the reports together; `lost_commit` if one that began a commit is missing."""
+        known = list(reports)
+        stages = frozenset[str]().union(*(report.stages for report in known))
+        results = [report.result for report in known if report.result is not None]
+        return cls(
+            stages=stages,
+            result=results[0] if results else None,
+            may_commit=lost_commit or "commit" in stages,
+        )
 
 
 class Run(ABC):
@@ -72,37 +108,59 @@ class Run(ABC):
     def _compute(self) -> WriterResult: ...
 
     @abstractmethod
-    def _is_quiet(self) -> bool: ...
+    def _ask(self) -> Inquiry:
+        """Ask every process that had a part in the write; raises whatever a lost cluster does."""
 
     def _settle(self, error: Exception) -> WriterResult:
         """Return the result if the write committed all the same; else sweep and raise.
 
-        While a task may still run, the outcome is unknown and nothing is deleted. After a lost
-        worker, what was published stays too: should that worker still be running finalize
-        somewhere, taking parts away would tear its commit.
+        While a commit may still be under way somewhere, the outcome is unknown and nothing is
+        deleted: taking parts away would tear it.
         """
-        if not self._wait_until_quiet():
-            raise CommitOutcomeUnknownError(
-                f"{self._title} broke off ({type(error).__name__}) and it could not be found out "
-                "whether its tasks still run; nothing was deleted. Look at the target's manifest"
-            ) from error
+        found = self._wait_until_quiet()
+        if found is not None and found.result is not None:
+            return found.result
         target = self.spec.target
-        store = storage.open_store(target.root, target.storage_options, self.spec.upload_part_size)
-        if (committed := recover(store, self.spec)) is not None:
-            return committed
         try:
-            if target.single_file or isinstance(error, KilledWorker):
+            store = storage.open_store(
+                target.root, target.storage_options, self.spec.upload_part_size
+            )
+            committed = recover(store, self.spec)
+        except Exception as failure:
+            raise self._unknown(error) from failure
+        if committed is not None:
+            return committed
+        if found is None or found.may_commit:
+            raise self._unknown(error) from error
+        if found.stages:
+            logger.warning(
+                "%s broke off while tasks of it (%s) hang; what they store later is garbage",
+                self._title,
+                ", ".join(sorted(found.stages)),
+            )
+        self._sweep(store)
+        raise self._explain(error) from (None if isinstance(error, DataWriteError) else error)
+
+    def _sweep(self, store: Store) -> None:
+        try:
+            if self.spec.target.single_file:
                 store.sweep_staged(self.spec.directory, self.spec.write_id)
             else:
                 store.sweep(self.spec.directory, {self.spec.write_id}, ())
         except (PamolaWriterError, OSError) as failure:
             logger.warning("%s failed and could not be swept: %s", self._title, failure)
-        raise self._explain(error) from (None if isinstance(error, PamolaWriterError) else error)
 
-    def _explain(self, error: Exception) -> PamolaWriterError:
+    def _unknown(self, error: Exception) -> CommitOutcomeUnknownError:
+        return CommitOutcomeUnknownError(
+            f"{self._title} broke off ({type(error).__name__}) and it could not be found out "
+            "whether it was committed; nothing was deleted. Look at what stands there before "
+            "you write again"
+        )
+
+    def _explain(self, error: Exception) -> DataWriteError:
         if self._cancelled.is_set() or isinstance(error, _CANCELLED):
             return WriteCancelledError(f"{self._title} was cancelled; nothing was committed")
-        if isinstance(error, PamolaWriterError):
+        if isinstance(error, DataWriteError):
             return error
         return WriteFailedError(
             f"{self._title} failed with {type(error).__name__}; nothing was committed. "
@@ -113,18 +171,19 @@ class Run(ABC):
     def _title(self) -> str:
         return f"write {self.spec.write_id} of {self.spec.target.url}"
 
-    def _wait_until_quiet(self) -> bool:
+    def _wait_until_quiet(self) -> Inquiry | None:
+        """Return the last answers, or None if they could not be had."""
         deadline, polls = time.monotonic() + _QUIET_TIMEOUT, 0
-        while polls < _QUIET_POLLS:
-            if time.monotonic() > deadline:
-                return False
+        while True:
             try:
-                polls = polls + 1 if self._is_quiet() else 0
+                found = self._ask()
             except Exception as failure:  # noqa: BLE001 - a lost client raises anything
                 logger.warning("cannot ask the workers about %s: %r", self._title, failure)
-                return False
-            time.sleep(0.05)
-        return True
+                return None
+            polls = 0 if found.stages else polls + 1
+            if polls == _QUIET_POLLS or time.monotonic() > deadline:
+                return found
+            time.sleep(_ASK_AGAIN)
 
     def _with_credentials(self, result: WriterResult) -> WriterResult:
         """Give remote paths the caller's storage options, which the result does not carry."""
@@ -159,7 +218,7 @@ class ClusterRun(Run):
 
     def progress(self) -> Snapshot:
         """Ask the scheduler plugin."""
-        ask = getattr(self._client.scheduler, HANDLER)
+        ask = getattr(self._client.scheduler, PROGRESS)
         partitions = self.spec.partitions
         return Snapshot(
             **self._client.sync(ask, write_id=self.spec.write_id, partitions=partitions)
@@ -169,10 +228,19 @@ class ClusterRun(Run):
         result: WriterResult = self._future.result()
         return result
 
-    def _is_quiet(self) -> bool:
+    def _ask(self) -> Inquiry:
         self._future.release()
-        answers = self._client.run(inflight.is_working_on, self.spec.write_id, on_error="return")
-        return not any(answer is True for answer in answers.values())
+        ask = getattr(self._client.scheduler, COMMITTERS)
+        answers = self._client.run(inflight.report, self.spec.write_id, on_error="return")
+        reports = {
+            worker: answer
+            for worker, answer in answers.items()
+            if isinstance(answer, inflight.Report)
+        }
+        # Asked last: a commit that is handed out meanwhile must not be overlooked.
+        committers = self._client.sync(ask, write_id=self.spec.write_id)
+        lost = committers is None or not set(committers) <= reports.keys()
+        return Inquiry.of(reports.values(), lost_commit=lost)
 
 
 class LocalRun(Run):
@@ -208,5 +276,5 @@ class LocalRun(Run):
                 rows = sum(part.rows for part in parts)
                 self._fold.staged(partition, rows, sum(part.size_bytes for part in parts))
 
-    def _is_quiet(self) -> bool:
-        return not inflight.is_working_on(self.spec.write_id)
+    def _ask(self) -> Inquiry:
+        return Inquiry.of([inflight.report(self.spec.write_id)], lost_commit=False)

@@ -1,17 +1,74 @@
-"""How a task gets at the dataset key: from its own provider, or from what it was handed."""
+"""How a write gets at its dataset key, and how a single file carries the key it is sealed under."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from pamola_dwriter import keys, manifest
-from pamola_dwriter.errors import InvalidKeyError
-from pamola_dwriter.spec import Sealing, WriteId
+from pamola_dwriter.errors import DataReadError, IntegrityError, InvalidKeyError
+from pamola_dwriter.spec import Sealing, WrappedKey, WriteId
 
 
-def open_sealing(sealing: Sealing, write_id: WriteId) -> bytes:
-    """Return the dataset key; at most one call of the provider per process and write.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileKeys:
+    """What the header of a sealed single file says of its key.
+
+    Attributes
+    ----------
+    write_id : str
+        The write that made the file as it is.
+    keyed_by : str
+        The write that drew the key, which the wrapped keys are bound to; changing the file
+        keeps the key, and with it everybody who can open it.
+    """
+
+    write_id: WriteId
+    keyed_by: WriteId
+    wrapped: tuple[WrappedKey, ...]
+
+
+def file_header(file_name: str, held: FileKeys) -> dict[str, Any]:
+    """Return the header of a sealed single file; parsed by :func:`parse_file_header`."""
+    return manifest.sealed_header(held.write_id, "artifact", file_name) | {
+        "keyed_by": held.keyed_by,
+        "keys": [keys.wrapped_to_json(key) for key in held.wrapped],
+    }
+
+
+def parse_file_header(fields: Mapping[str, Any]) -> FileKeys:
+    """Parse the header fields of a sealed single file.
+
+    Raises
+    ------
+    DataReadError
+        It is a part of a dataset, which carries no key.
+    IntegrityError
+        It is not a header that we write.
+    """
+    if fields.get("kind") != "artifact":
+        raise DataReadError("it is part of a dataset; open that with read_dataset")
+    write_id, listed = fields.get("write_id"), fields.get("keys")
+    keyed_by = fields.get("keyed_by", write_id)
+    if not isinstance(listed, list) or not listed or not (_is_id(write_id) and _is_id(keyed_by)):
+        raise IntegrityError("its sealed header is damaged")
+    return FileKeys(
+        write_id=WriteId(str(write_id)),
+        keyed_by=WriteId(str(keyed_by)),
+        wrapped=tuple(keys.wrapped_from_json(key) for key in listed),
+    )
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{16}", value) is not None
+
+
+def open_sealing(sealing: Sealing) -> bytes:
+    """Return the dataset key; at most one call of the provider per process and dataset.
 
     Raises
     ------
@@ -25,10 +82,10 @@ def open_sealing(sealing: Sealing, write_id: WriteId) -> bytes:
     if sealing.provider is None:
         raise InvalidKeyError("this write carries neither a key nor a provider of one")
     wrapped = json.dumps([keys.wrapped_to_json(key) for key in sealing.wrapped])
-    return _unwrap(sealing.provider, wrapped, write_id)
+    return _unwrap(sealing.provider, wrapped, sealing.keyed_by)
 
 
 @lru_cache(maxsize=64)
-def _unwrap(provider: str, wrapped: str, write_id: WriteId) -> bytes:
+def _unwrap(provider: str, wrapped: str, keyed_by: WriteId) -> bytes:
     parsed = [keys.wrapped_from_json(key) for key in json.loads(wrapped)]
-    return keys.unwrap_any(keys.resolve(provider), parsed, manifest.key_context(write_id))
+    return keys.unwrap_any(keys.resolve(provider), parsed, manifest.key_context(keyed_by))

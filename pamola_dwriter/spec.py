@@ -79,18 +79,26 @@ class FormatSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteSpec:
-    """What a caller of ``write_dataframe`` asked for, checked but not yet bound to a run."""
+    """What a caller of ``write_dataframe`` asked for, checked but not yet bound to a run.
+
+    Attributes
+    ----------
+    given : frozenset of str
+        Options that the caller named, rather than leaving them to their defaults.
+    """
 
     name: str
     format: FormatSpec
     subdir: str = "output"
     timestamp_in_name: bool = False
     overwrite: bool = True
+    append: bool = False
     write_index: bool | None = None
     partition_on: tuple[str, ...] = ()
     single_file: bool | Literal["auto"] = "auto"
     target_part_size: int | None = None
     schema: pa.Schema | None = None
+    given: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +126,16 @@ class Sealing:
 
     Exactly one of `provider` and `dataset_key` is set: a worker either resolves the
     provider itself, or is handed the key in a redacted value over a link that was checked.
+
+    Attributes
+    ----------
+    keyed_by : str
+        The write whose id the wrapped keys are bound to: the first of a dataset, which those
+        that append to it share the key with.
     """
 
     wrapped: tuple[WrappedKey, ...]
+    keyed_by: WriteId
     provider: str | None = None
     dataset_key: Redacted | None = None
 
@@ -158,8 +173,13 @@ class RunSpec:
 
     Attributes
     ----------
+    append : bool
+        Add parts to the version that stands at the commit, instead of replacing `expected`.
     expected : str or None
         Version token of the manifest seen when the write was prepared; ``None`` if absent.
+    supersedes : tuple of str
+        Files of the task directory in which the previous version stands under the same name
+        in another form (plain or sealed, single file or not); removed after the commit.
     schema : pyarrow.Schema
         The schema every partition must have.
     unresolved : tuple of str
@@ -176,7 +196,9 @@ class RunSpec:
     target: Target
     format: FormatSpec
     overwrite: bool
+    append: bool
     expected: str | None
+    supersedes: tuple[str, ...]
     schema: pa.Schema
     unresolved: tuple[str, ...]
     frame: Mapping[str, Any]
@@ -231,13 +253,16 @@ class WriterResult:
     path : pathlib.Path or upath.UPath
         The dataset directory, or the single file.
     size_bytes : int
-        Bytes stored, all parts together, without the manifest.
+        Bytes this write stored, all parts together, without the manifest.
     timestamp : datetime.datetime
         Time of the commit, UTC.
     format : str
-        ``parquet``, ``csv`` or ``jsonl``.
-    rows, partitions : int
-        Rows written; files they are in.
+        ``parquet``, ``csv``, ``json``, ``png``... A directory of parts is
+        ``partitioned_parquet``, ``partitioned_csv`` and so on.
+    rows : int or None
+        Rows this write wrote; None for what has no rows, such as JSON or a figure.
+    partitions : int
+        Files it wrote them to.
     write_id : str
         Identity of the write; part of every part's name.
     encrypted : bool
@@ -253,7 +278,7 @@ class WriterResult:
     size_bytes: int
     timestamp: datetime
     format: str
-    rows: int
+    rows: int | None
     partitions: int
     write_id: WriteId
     encrypted: bool
@@ -264,7 +289,7 @@ class WriterResult:
         return [
             ("path", str(self.path)),
             ("format", self.format + (", encrypted" if self.encrypted else "")),
-            ("rows", f"{self.rows:,}"),
+            ("rows", "none" if self.rows is None else f"{self.rows:,}"),
             ("size", f"{format_bytes(self.size_bytes)} in {self.partitions:,} file(s)"),
             ("committed", self.timestamp.isoformat(timespec="seconds")),
             ("write id", self.write_id),

@@ -16,13 +16,15 @@ import pandas as pd
 import pyarrow as pa
 from distributed import get_worker
 
-from pamola_dwriter import envelope, formats, inflight, keys, layout, manifest, sealing, storage
+from pamola_dwriter import envelope, formats, inflight, layout, manifest, sealing, storage
 from pamola_dwriter.events import TOPIC, PartitionStaged
+from pamola_dwriter.sealing import FileKeys
 from pamola_dwriter.spec import (
     Attempt,
     PartitionValues,
     PartRecord,
     RunSpec,
+    Sealing,
     WriteId,
 )
 
@@ -54,6 +56,22 @@ def unify(schemas: Sequence[pa.Schema]) -> pa.Schema:
     return formats.unify(schemas)
 
 
+def settled_schema(spec: RunSpec, resolved: pa.Schema | None) -> pa.Schema:
+    """Return the schema of every part, given the types that the open columns turned out to have.
+
+    Raises
+    ------
+    UnsupportedDataError
+        The format cannot hold one of those.
+    """
+    if resolved is None:
+        return spec.schema
+    schema = formats.resolve(spec.schema, resolved)
+    formats.check_hive_columns(schema, spec.partition_on)
+    formats.get(spec.format.name).check_schema(schema)
+    return schema
+
+
 def combine(partitions: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Concatenate partitions into the one frame of a single-file output."""
     return pd.concat(partitions) if len(partitions) > 1 else partitions[0]
@@ -69,14 +87,10 @@ def serialize(
     SchemaMismatchError
         The partition does not fit the schema; names partition and column, never a value.
     UnsupportedDataError
-        The format cannot hold the type that an open column turned out to have.
+        As :func:`settled_schema`.
     """
     serializer = formats.get(spec.format.name)
-    schema = spec.schema
-    if resolved is not None:
-        schema = formats.resolve(schema, resolved)
-        formats.check_hive_columns(schema, spec.partition_on)
-        serializer.check_schema(schema)
+    schema = settled_schema(spec, resolved)
     table = formats.to_arrow(partition, schema, spec.frame, index)
     attempt = _draw_attempt()
     pieces = []
@@ -93,19 +107,19 @@ def encrypt(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> tuple[Piece
     """Seal the parts of one partition under the dataset key."""
     if spec.sealing is None:
         return pieces
-    key = sealing.open_sealing(spec.sealing, spec.write_id)
+    key = sealing.open_sealing(spec.sealing)
     attempt = _draw_attempt()
     done = []
     for number, piece in enumerate(pieces):
         path = _part_path(spec, index, attempt, number, piece.values)
-        header = _sealed_header(spec, index, path)
+        header = _sealed_header(spec, spec.sealing, index, path)
         done.append(replace(piece, path=path, data=envelope.seal(piece.data, key, header)))
     return tuple(done)
 
 
 def put(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> Records:
     """Make the parts of one partition durable, not yet visible."""
-    with inflight.working_on(spec.write_id):
+    with inflight.working_on(spec.write_id, "put"):
         store = storage.open_store(
             spec.target.root, spec.target.storage_options, spec.upload_part_size
         )
@@ -130,7 +144,7 @@ def write_part(
     partition: pd.DataFrame, index: int, spec: RunSpec, resolved: pa.Schema | None
 ) -> Records:
     """Serialize, encrypt and put in one task, for collections of many small partitions."""
-    with inflight.working_on(spec.write_id):
+    with inflight.working_on(spec.write_id, "part"):
         pieces = serialize(partition, index, spec, resolved)
         return put(encrypt(pieces, index, spec), index, spec)
 
@@ -162,11 +176,17 @@ def _part_path(
     return layout.join(layout.hive_directory(values), name)
 
 
-def _sealed_header(spec: RunSpec, index: int, path: str) -> dict[str, Any]:
+def _sealed_header(spec: RunSpec, used: Sealing, index: int, path: str) -> dict[str, Any]:
     if not spec.target.single_file:
         return manifest.sealed_header(spec.write_id, "part", path) | {"partition": index}
-    wrapped = [keys.wrapped_to_json(key) for key in spec.sealing.wrapped] if spec.sealing else []
-    return manifest.sealed_header(spec.write_id, "artifact", path) | {"keys": wrapped}
+    return sealing.file_header(
+        path,
+        FileKeys(
+            write_id=spec.write_id,
+            keyed_by=used.keyed_by,
+            wrapped=used.wrapped,
+        ),
+    )
 
 
 def _split(

@@ -26,7 +26,7 @@ def choose_sealing(
     providers: Sequence[KeyProvider],
     wrapped: tuple[WrappedKey, ...],
     dataset_key: bytes,
-    write_id: WriteId,
+    keyed_by: WriteId,
 ) -> Sealing:
     """Return a Sealing whose tasks can open the dataset key wherever they run.
 
@@ -40,16 +40,16 @@ def choose_sealing(
     """
     uris = [provider.uri for provider in providers if provider.uri is not None]
     for uri in uris:
-        sealing = Sealing(wrapped=wrapped, provider=uri)
-        if client is None or _everywhere(client, sealing, write_id):
+        sealing = Sealing(wrapped=wrapped, keyed_by=keyed_by, provider=uri)
+        if client is None or _everywhere(client, sealing):
             return sealing
     if client is not None:
         _check_links(client, uris)
-    return Sealing(wrapped=wrapped, dataset_key=Redacted(dataset_key))
+    return Sealing(wrapped=wrapped, keyed_by=keyed_by, dataset_key=Redacted(dataset_key))
 
 
-def _everywhere(client: Client, sealing: Sealing, write_id: WriteId) -> bool:
-    answers = client.run(_can_open, sealing, write_id, on_error="return")
+def _everywhere(client: Client, sealing: Sealing) -> bool:
+    answers = client.run(_can_open, sealing, on_error="return")
     unable = sorted(address for address, answer in answers.items() if answer is not True)
     if unable:
         logger.warning(
@@ -62,13 +62,20 @@ def _everywhere(client: Client, sealing: Sealing, write_id: WriteId) -> bool:
     return not unable
 
 
-def _can_open(sealing: Sealing, write_id: WriteId) -> bool:
-    return bool(open_sealing(sealing, write_id))
+def _can_open(sealing: Sealing) -> bool:
+    return bool(open_sealing(sealing))
 
 
 def _check_links(client: Client, uris: Sequence[str]) -> None:
     scheduler: Any = client.scheduler  # set while the client runs
-    addresses = [scheduler.address, *client.nthreads()]
+    workers = list(client.nthreads())
+    if not workers and urlsplit(scheduler.address).scheme not in _ENCRYPTED | _IN_PROCESS:
+        raise InsecureTransportError(
+            "the dataset key would travel to workers that are not there yet, over links that "
+            "cannot be checked. Wait for them (client.wait_for_workers), give them the key "
+            "(env:NAME or file:PATH), or run the cluster with tls://"
+        )
+    addresses = [scheduler.address, *workers]
     exposed = [address for address in addresses if not is_private(address)]
     if exposed:
         tried = f" (they could not resolve {', '.join(uris)})" if uris else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from secrets import token_hex
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ import pytest
 from distributed import Client
 
 from deploy.local import servers
+from tests.places import Place
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +48,24 @@ def client(cluster: servers.Cluster) -> Iterator[Client]:
     cluster.wait_for_workers()
     with Client(cluster.scheduler_address) as connected:
         yield connected
+
+
+@pytest.fixture(params=["posix", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A task directory on each kind of storage that has a protocol of its own."""
+    if request.param == "posix":
+        return Place(str(tmp_path / "task"))
+    return request.getfixturevalue("s3_place")  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def s3_place(s3: servers.S3Server, s3_task_dir: str) -> Place:
+    """A task directory on S3."""
+    return Place(s3_task_dir, s3.storage_options)
+
+
+@pytest.fixture(params=[None, "env:PII_KEY"], ids=["plain", "encrypted"])
+def key(request: pytest.FixtureRequest, pii_key: str) -> str | None:
+    """No key, or one that every worker resolves itself."""
+    value: str | None = request.param
+    return value

@@ -121,8 +121,8 @@ def test_bad_subdirectories(root: Path, frame: dd.DataFrame, refused: Any, subdi
 
 
 BAD_OPTIONS: list[tuple[type[Exception], str, dict[str, Any]]] = [
-    (UnknownFormatError, "csv, jsonl, parquet", {"format": "xlsx"}),
-    (UnknownFormatError, "csv, jsonl, parquet", {"format": ""}),
+    (UnknownFormatError, "csv, .*parquet", {"format": "docx"}),
+    (UnknownFormatError, "csv, .*parquet", {"format": ""}),
     (InvalidWriteError, "format must be", {"format": 3}),
     (InvalidWriteError, "format must be", {"format": None}),
     (InvalidWriteError, "compresion.*compression", {"compresion": "zstd"}),
@@ -178,19 +178,13 @@ def test_bad_options(
 
 @pytest.mark.parametrize(
     "df",
-    [None, 5, "x", [1], {"x": [1]}, pd.Series([1]), pa.table({"x": [1]}), pd.DataFrame],
+    [None, 5, "x", [1], {"x": [1]}, pd.DataFrame],
     ids=lambda df: type(df).__name__,
 )
 def test_other_things_than_frames(root: Path, refused: Any, df: Any) -> None:
-    """What is no DataFrame of pandas or Dask is refused by its type."""
-    with refused(UnsupportedDataError, f"not {type(df).__name__}"):
+    """What is no frame of any kind is refused by its type."""
+    with refused(UnsupportedDataError, type(df).__name__):
         DataWriter(root).write_dataframe(df, "x")
-
-
-def test_a_dask_series(root: Path, frame: dd.DataFrame, refused: Any) -> None:
-    """A Dask Series is no frame."""
-    with refused(UnsupportedDataError, "not Series"):
-        DataWriter(root).write_dataframe(frame["x"], "x")
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -340,7 +334,7 @@ def test_a_closed_client(root: Path, frame: dd.DataFrame, refused: Any) -> None:
 def sealed(root: Path) -> Path:
     """An encrypted dataset, beside an encrypted single file."""
     writer = DataWriter(root, encryption_key=KEY)
-    writer.write_dataframe(pd.DataFrame({"x": [1]}), "sealed", "parquet")
+    writer.write_dataframe(pd.DataFrame({"x": [1]}), "sealed_file", "parquet")
     return Path(
         writer.write_dataframe(
             pd.DataFrame({"x": [1]}), "sealed", "parquet", single_file=False
@@ -353,7 +347,7 @@ OPENERS = pytest.mark.parametrize("opener", [read_dataset, verify, open_artifact
 
 def target_of(opener: Any, dataset: Path) -> Path:
     """Return what this function opens."""
-    return dataset.with_name("sealed.parquet.pdw") if opener is open_artifact else dataset
+    return dataset.with_name("sealed_file.parquet.pdw") if opener is open_artifact else dataset
 
 
 @OPENERS

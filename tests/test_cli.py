@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import pty
@@ -13,8 +12,6 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +21,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from pamola_dwriter import DataWriter, errors, read_dataset, tasks
-from pamola_dwriter.bar import follow as follow_in_bar
-from pamola_dwriter.cli import follow, main
+from pamola_dwriter import errors, read_dataset
+from pamola_dwriter.cli import main
 from pamola_dwriter.cli.outcome import exit_code
 from pamola_dwriter.contracts import VersionConflict
 from pamola_dwriter.storage.posix import PosixStore
@@ -244,7 +240,7 @@ def test_a_literal_key_is_refused_and_not_repeated(command: str, literal: str) -
 @pytest.mark.parametrize(
     ("arguments", "code", "error"),
     [
-        (["in-*.csv", "--format", "xlsx"], 2, "UnknownFormatError"),
+        (["in-*.csv", "--format", "docx"], 2, "UnknownFormatError"),
         (["in-*.csv", "--compression", "zip"], 2, "InvalidWriteError"),
         (["in-*.csv", "--subdir", "../up"], 2, "InvalidNameError"),
         (["in-*.csv", "--partition-on", "nope"], 2, "InvalidWriteError"),
@@ -480,66 +476,6 @@ def ddf() -> dd.DataFrame:
     """Return a frame of three partitions."""
     made: dd.DataFrame = dd.from_pandas(pd.DataFrame({"x": range(12)}), npartitions=3)
     return made
-
-
-def test_follow_draws_only_where_somebody_looks() -> None:
-    """Forced, the final state is drawn; into a file nothing is. Both give the result."""
-    assert follow is follow_in_bar
-    writer = DataWriter("task")
-    forced, silent = io.StringIO(), io.StringIO()
-    result = follow(writer.submit_dataframe(ddf(), "a"), file=forced, force=True)
-    assert result.rows == 12
-    assert re.search(r"committed 100%.* 3/3 .*12 rows", forced.getvalue())
-    assert follow(writer.submit_dataframe(ddf(), "b"), file=silent).rows == 12
-    assert silent.getvalue() == ""
-
-
-def test_follow_raises_what_the_write_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failed write shows as failed, and its error arrives."""
-
-    def fail(*args: Any) -> None:
-        raise RuntimeError("no")
-
-    monkeypatch.setattr(tasks, "put", fail)
-    drawn = io.StringIO()
-    handle = DataWriter("task").submit_dataframe(ddf(), "a")
-    with pytest.raises(errors.WriteFailedError):
-        follow(handle, file=drawn, force=True)
-    assert "failed" in drawn.getvalue()
-
-
-def test_follow_survives_a_scheduler_that_cannot_be_asked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Not being able to look does not end the write."""
-    handle = DataWriter("task").submit_dataframe(ddf(), "a")
-
-    def lost() -> None:
-        raise OSError("comm closed")
-
-    monkeypatch.setattr(handle, "progress", lost)
-    assert follow(handle, file=io.StringIO(), force=True).rows == 12
-
-
-def test_follow_cancels_when_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in a notebook cancels the write, waits, and is raised again."""
-    original = tasks.put
-
-    def slow(*args: Any) -> Any:
-        time.sleep(0.3)
-        return original(*args)
-
-    monkeypatch.setattr(tasks, "put", slow)
-    handle = DataWriter("task").submit_dataframe(ddf(), "a")
-    main_thread = threading.main_thread().ident
-    assert main_thread is not None
-    timer = threading.Timer(0.1, signal.pthread_kill, (main_thread, signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        follow(handle, file=io.StringIO(), force=True)
-    timer.join()
-    assert handle.done()
-    assert handle.status in ("cancelled", "committed")
 
 
 @pytest.mark.slow

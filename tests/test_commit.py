@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import dask
 import dask.dataframe as dd
-import fsspec
 import pandas as pd
 import pytest
 from distributed import Client
 
-from deploy.local.servers import Cluster, S3Server
-from pamola_dwriter import DataWriter, read_dataset, verify
+from deploy.local.servers import Cluster
+from pamola_dwriter import verify
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
     ConcurrentWriteError,
@@ -27,73 +24,11 @@ from pamola_dwriter.errors import (
     WriteCancelledError,
     WriteFailedError,
 )
-from pamola_dwriter.execution import WriteFuture
 from pamola_dwriter.storage.s3 import S3Store
+from tests.places import Place
 
 ROWS = 400
 PARTITIONS = 8
-
-
-@dataclass(frozen=True)
-class Place:
-    """A task directory, with what it takes to look at it behind the writer's back."""
-
-    root: str
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    def files(self) -> list[str]:
-        """Every file of the task directory, relative to it."""
-        file_system, root = self._open()
-        try:
-            found = [file[len(root) :].lstrip("/") for file in file_system.find(root)]
-        except FileNotFoundError:
-            return []
-        return sorted(file for file in found if file)
-
-    def pending_uploads(self) -> list[str]:
-        """Keys of the multipart uploads that nobody completed or aborted."""
-        if not self.root.startswith("s3://"):
-            return []
-        file_system, root = self._open()
-        bucket, prefix = root.split("/", 1)
-        reply = file_system.call_s3("list_multipart_uploads", Bucket=bucket)
-        return [u["Key"] for u in reply.get("Uploads", ()) if u["Key"].startswith(prefix)]
-
-    def assert_no_leftovers(self, *write_ids: str) -> None:
-        """Nothing stands but what these writes committed."""
-        assert self.pending_uploads() == []
-        for file in self.files():
-            name = file.rpartition("/")[2]
-            ours = any(write_id in name for write_id in write_ids)
-            assert ours or (write_ids and name.startswith("_manifest.json")), file
-
-    def writer(self, **options: Any) -> DataWriter:
-        return DataWriter(self.root, storage_options=self.options, **options)
-
-    def read(self, path: Any, **options: Any) -> pd.DataFrame:
-        frame = read_dataset(path, storage_options=self.options, **options).compute()
-        return frame.sort_values("x").reset_index(drop=True)
-
-    def _open(self) -> tuple[Any, str]:
-        options = {**self.options, "use_listings_cache": False}
-        file_system, root = fsspec.core.url_to_fs(self.root, **options)
-        return file_system, root.rstrip("/")
-
-
-@pytest.fixture(params=["posix", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A task directory on each kind of storage that has a protocol of its own."""
-    if request.param == "posix":
-        return Place(str(tmp_path / "task"))
-    server: S3Server = request.getfixturevalue("s3")
-    return Place(request.getfixturevalue("s3_task_dir"), server.storage_options)
-
-
-@pytest.fixture(params=[None, "env:PII_KEY"], ids=["plain", "encrypted"])
-def key(request: pytest.FixtureRequest) -> str | None:
-    """No key, or one that every worker resolves itself."""
-    value: str | None = request.param
-    return value
 
 
 def frame(offset: int = 0) -> dd.DataFrame:
@@ -309,12 +244,6 @@ def test_altered_part_table_is_noticed(place: Place, key: str | None, client: Cl
         place.read(result.path, encryption_key=key)
 
 
-@pytest.fixture
-def s3_place(s3: S3Server, s3_task_dir: str) -> Place:
-    """A task directory on S3, written by this process so that faults can be put in its way."""
-    return Place(s3_task_dir, s3.storage_options)
-
-
 def test_lost_reply_of_the_manifest_is_read_back(
     s3_place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,20 +314,3 @@ def test_lost_reply_of_a_completion_is_recognised(
     result = s3_place.writer().write_dataframe(frame(), "people", "parquet")
     pd.testing.assert_frame_equal(s3_place.read(result.path), expected())
     s3_place.assert_no_leftovers(result.write_id)
-
-
-def test_interrupted_caller_cancels_the_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C while write_dataframe waits cancels, sweeps, and goes on as KeyboardInterrupt."""
-    place = Place(str(tmp_path / "task"))
-
-    def interrupt(self: WriteFuture, timeout: float | None = None) -> None:
-        time.sleep(0.3)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(WriteFuture, "result", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        place.writer().write_dataframe(mapped(slowly), "people", "parquet")
-    place.assert_no_leftovers()
-    assert place.files() == []

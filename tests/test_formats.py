@@ -19,7 +19,8 @@ from pamola_dwriter import formats
 from pamola_dwriter.errors import InvalidWriteError, UnknownFormatError, UnsupportedDataError
 from pamola_dwriter.spec import FormatSpec
 
-FORMATS = ("parquet", "csv", "jsonl")
+FORMATS = ("parquet", "csv", "jsonl", "orc", "arrow")
+TEXT_FORMATS = ("csv", "jsonl")
 NAIVE = dt.datetime(2020, 1, 1)  # noqa: DTZ001  one of the types to hold
 TEXTS = ["", None, "plain", 'quo"te', "comma, tab\t", "new\nline", "win\r\ndows", " pad ", "null"]
 BERLIN = pa.timestamp("ns", "Europe/Berlin")
@@ -109,28 +110,29 @@ def test_a_lone_column_keeps_its_nulls(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("case", NESTED)
 def test_nested_types_come_back_or_are_refused(case: str) -> None:
-    """Parquet and JSON Lines hold lists and structs; CSV names the column it cannot hold."""
+    """All but CSV hold lists and structs; CSV names the column it cannot hold."""
     table = pa.table({"key": pa.array(range(len(NESTED[case]))), "x": NESTED[case]})
-    for name in ("parquet", "jsonl"):
+    for name in ("parquet", "jsonl", "orc", "arrow"):
         assert round_trip(table, spec_of(name)).equals(table)
     with pytest.raises(UnsupportedDataError, match="column 'x'"):
         formats.get("csv").check_schema(table.schema)
 
 
 @pytest.mark.parametrize("case", BINARY)
-def test_binary_and_maps_need_parquet(case: str) -> None:
-    """Binary data and maps come back from Parquet, and the text formats name the column."""
+def test_binary_and_maps_need_a_binary_format(case: str) -> None:
+    """Binary data and maps come back from binary formats, and the text formats name the column."""
     table = pa.table({"x": BINARY[case]})
-    assert round_trip(table, spec_of("parquet")).equals(table)
-    for name in ("csv", "jsonl"):
+    for name in ("parquet", "orc", "arrow"):
+        assert round_trip(table, spec_of(name)).equals(table)
+    for name in TEXT_FORMATS:
         with pytest.raises(UnsupportedDataError, match="column 'x'"):
             formats.get(name).check_schema(table.schema)
 
 
-def test_not_a_number_is_exact_in_parquet_and_csv_and_null_in_jsonl() -> None:
+def test_not_a_number_is_exact_but_null_in_jsonl() -> None:
     """NaN and infinities survive beside nulls, except in JSON, which has none of them."""
     table = pa.table({"x": pa.array([1.5, None, float("nan"), float("inf"), float("-inf")])})
-    for name in ("parquet", "csv"):
+    for name in ("parquet", "csv", "orc", "arrow"):
         assert repr(round_trip(table, spec_of(name))["x"].to_pylist()) == repr(
             table["x"].to_pylist()
         )
@@ -141,14 +143,14 @@ def test_half_floats_are_exact_or_refused() -> None:
     """Half floats come back exactly where this pyarrow can convert them, else are refused."""
     table = pa.table({"x": pa.array(np.array([1.1, 65504], dtype="float16"))})
     for name in FORMATS:
-        if int(pa.__version__.split(".")[0]) >= 16:
+        if name == "arrow" or int(pa.__version__.split(".")[0]) >= 16:
             assert round_trip(table, spec_of(name)).equals(table)
         else:
             with pytest.raises(UnsupportedDataError, match="column 'x'"):
                 formats.get(name).check_schema(table.schema)
 
 
-@pytest.mark.parametrize("name", ("csv", "jsonl"))
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 @pytest.mark.parametrize("day", (2_932_897, -719_529))
 @pytest.mark.parametrize("as_time", (False, True))
 def test_dates_without_a_text_form_are_refused(name: str, day: int, as_time: bool) -> None:
@@ -166,7 +168,7 @@ def test_empty_tables_and_empty_files(name: str) -> None:
     schema = pa.schema([(case, array.type) for case, array in FLAT.items()])
     table = schema.empty_table()
     assert round_trip(table, spec_of(name)).schema == schema
-    if name != "parquet":
+    if name in TEXT_FORMATS:
         empty = formats.get(name).load(io.BytesIO(), schema, ["string"], spec_of(name))
         assert empty.schema == pa.schema([schema.field("string")])
         assert empty.num_rows == 0
@@ -189,7 +191,7 @@ def test_two_thousand_columns(name: str) -> None:
     assert round_trip(table, spec_of(name)).equals(table)
 
 
-@pytest.mark.parametrize("name", ("csv", "jsonl"))
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_a_row_longer_than_a_block(name: str) -> None:
     """A single value of several megabytes is read back whole."""
     table = pa.table({"x": ["short", "long\n" * 1_000_000, ""]})
@@ -231,7 +233,7 @@ def test_parquet_codecs(compression: str) -> None:
     assert round_trip(table, spec).equals(table)
 
 
-@pytest.mark.parametrize("name", ("csv", "jsonl"))
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 @pytest.mark.parametrize("compression", ("gzip", "zstd", "none", "uncompressed", None))
 def test_text_compression_is_readable_by_dask(
     name: str, compression: str | None, tmp_path: object
@@ -273,6 +275,13 @@ def test_compression_is_deterministic() -> None:
         ("parquet", {"options": {"compresion_level": 3}}, "compression_level"),
         ("parquet", {"options": {"compression_level": 99}}, "from 1 to 22"),
         ("parquet", {"compression": "snappy", "options": {"compression_level": 1}}, "snappy"),
+        ("orc", {"compression": "gzip"}, "zlib"),
+        ("orc", {"row_group_size": 5}, "parquet"),
+        ("orc", {"options": {"compression_level": 3}}, "none"),
+        ("arrow", {"compression": "snappy"}, "lz4"),
+        ("arrow", {"row_group_size": 5}, "parquet"),
+        ("excel", {"compression": "zstd"}, "none"),
+        ("excel", {"options": {"sheet_name": "x"}}, "none"),
         ("csv", {"compression": "snappy"}, "gzip"),
         ("csv", {"row_group_size": 5}, "parquet"),
         ("csv", {"options": {"sep": ";"}}, "delimiter"),
@@ -306,11 +315,13 @@ def test_csv_delimiter(delimiter: str) -> None:
 
 
 def test_registry() -> None:
-    """Formats are found by name, json means jsonl, and an unknown one lists the known."""
-    assert formats.get("json") is formats.SERIALIZERS["jsonl"]
-    assert formats.canonical_name("json") == "jsonl"
-    with pytest.raises(UnknownFormatError, match="csv, jsonl, parquet"):
-        formats.get("xlsx")
+    """Formats are found by name and by other names, and an unknown one lists the known."""
+    others = {"json": "jsonl", "feather": "arrow", "ipc": "arrow", "xlsx": "excel"}
+    for other, name in others.items():
+        assert formats.canonical_name(other) == name
+        assert formats.get(other) is formats.SERIALIZERS[name]
+    with pytest.raises(UnknownFormatError, match="arrow, csv, excel, jsonl, orc, parquet"):
+        formats.get("xls")
 
 
 class CountingFile(io.BytesIO):
@@ -325,19 +336,23 @@ class CountingFile(io.BytesIO):
         return data
 
 
-def test_parquet_projection_reads_few_bytes() -> None:
+@pytest.mark.parametrize("name", ("parquet", "orc", "arrow"))
+def test_projection_reads_few_bytes(name: str) -> None:
     """One column of twenty costs the footer and that column, not the file."""
     rng = np.random.default_rng(0)
     table = pa.table({f"c{i}": rng.random(50_000) for i in range(20)})
-    spec = spec_of("parquet")
-    file = CountingFile(formats.get("parquet").dumps(table, spec).to_pybytes())
-    result = formats.get("parquet").load(file, table.schema, ["c7"], spec)
+    spec = spec_of(name)
+    file = CountingFile(formats.get(name).dumps(table, spec).to_pybytes())
+    assert formats.get(name).columnar
+    result = formats.get(name).load(file, table.schema, ["c7"], spec)
     assert result.equals(table.select(["c7"]))
     assert file.count < len(file.getvalue()) / 8
 
 
 # Python's own datetimes overflow in a time zone at both ends.
 YEARS = (NAIVE.replace(year=2), NAIVE.replace(year=9998))
+ORC_YEARS = (NAIVE.replace(year=1678), NAIVE.replace(year=2261))
+MOMENTS = pa.timestamp("us", "America/St_Johns")
 COLUMN = st.one_of(
     st.lists(st.none() | st.text(), min_size=4, max_size=4).map(lambda v: pa.array(v, pa.string())),
     st.lists(st.none() | st.floats(), min_size=4, max_size=4).map(
@@ -345,9 +360,6 @@ COLUMN = st.one_of(
     ),
     st.lists(st.none() | st.integers(0, 2**64 - 1), min_size=4, max_size=4).map(
         lambda v: pa.array(v, pa.uint64())
-    ),
-    st.lists(st.none() | st.datetimes(*YEARS), min_size=4, max_size=4).map(
-        lambda v: pa.array(v, pa.timestamp("us", "America/St_Johns"))
     ),
     st.lists(st.none() | st.times(), min_size=4, max_size=4).map(
         lambda v: pa.array(v, pa.time64("us"))
@@ -365,17 +377,20 @@ COLUMN = st.one_of(
 
 @pytest.mark.parametrize("name", FORMATS)
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-@given(columns=st.lists(COLUMN, min_size=1, max_size=4))
-def test_any_table_round_trips(name: str, columns: list[pa.Array]) -> None:
+@given(data=st.data())
+def test_any_table_round_trips(name: str, data: st.DataObject) -> None:
     """Whatever the values, a table reads back as written (NaN and infinity as null in JSON)."""
+    moment = st.none() | st.datetimes(*(ORC_YEARS if name == "orc" else YEARS))
+    moments = st.lists(moment, min_size=4, max_size=4).map(lambda v: pa.array(v, MOMENTS))
+    columns = data.draw(st.lists(COLUMN | moments, min_size=1, max_size=4))
     table = pa.table({f"c{i}": column for i, column in enumerate(columns)})
     result = round_trip(table, spec_of(name))
     assert result.schema == table.schema
     expected = repr(table.to_pydict())
     if name == "jsonl":
-        data = {
+        finite = {
             key: [None if isinstance(v, float) and not np.isfinite(v) else v for v in column]
             for key, column in table.to_pydict().items()
         }
-        expected = repr(data)
+        expected = repr(finite)
     assert repr(result.to_pydict()) == expected

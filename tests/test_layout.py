@@ -81,12 +81,19 @@ def test_any_text_parses_or_is_foreign(name: str) -> None:
         assert name.rpartition("/")[2] == made
 
 
-@given(write_id=WRITE_IDS, extension=st.sampled_from(["parquet", "parquet.pdw"]))
-def test_part_tables_name_their_write(write_id: WriteId, extension: str) -> None:
+@given(WRITE_IDS, ATTEMPTS, st.sampled_from(["parquet", "parquet.pdw"]))
+def test_part_tables_name_their_write(write_id: WriteId, attempt: Attempt, extension: str) -> None:
     """The name of a part table says which write made it; the manifest is never foreign."""
-    name = layout.part_table_name(write_id, extension)
+    name = layout.part_table_name(write_id, attempt, extension)
     assert layout.write_id_of(name) == write_id
+    assert layout.write_id_of(f"_parts-{write_id}.{extension}") == write_id  # without attempt once
     assert layout.foreign_files([name, layout.MANIFEST, f"{layout.MANIFEST}.lock"]) == []
+
+
+@pytest.mark.parametrize("name", ["_manifest.json.bak", "_manifest.json/x", "x/_manifest.json"])
+def test_what_only_resembles_the_manifest_is_foreign(name: str) -> None:
+    """Only the manifest itself and its lock are ours."""
+    assert layout.foreign_files([name]) == [name]
 
 
 @given(st.lists(st.tuples(TEXT.filter(bool), st.none() | TEXT), max_size=4))
@@ -153,6 +160,10 @@ def test_timestamps_are_parsed_back(name: str, seconds: int, hours: int) -> None
     made = layout.timestamped(name, zoned)
     assert made[-16] == "_"
     assert layout.parse_timestamped(made) == (name, zoned.astimezone(UTC))
+    finer = zoned + timedelta(microseconds=seconds % 10**6)
+    exact = layout.timestamped(name, finer, exact=True)
+    assert exact.startswith(f"{made}_")
+    assert layout.parse_timestamped(exact) == (name, finer.astimezone(UTC))
 
 
 @pytest.mark.parametrize(

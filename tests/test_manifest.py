@@ -30,6 +30,7 @@ from pamola_dwriter.spec import FormatSpec, PartRecord, WriteId
 from tests.fixtures import make_fixtures as fixtures
 
 WRITE_ID = WriteId("0123456789abcdef")
+OTHER_ID = WriteId("fedcba9876543210")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 COUNTS = st.integers(0, 2**63 - 1)
 PARTS = st.builds(
@@ -84,6 +85,7 @@ MANIFESTS = st.builds(
     partition_on=st.lists(TEXT, max_size=2).map(tuple),
     totals=st.fixed_dictionaries({"rows": COUNTS, "bytes": COUNTS, "parts": COUNTS}),
     producer=st.dictionaries(TEXT, TEXT, max_size=2),
+    writes=st.sampled_from([(WRITE_ID,), (OTHER_ID, WRITE_ID)]),
     parts=st.lists(PARTS, max_size=3).map(tuple),
     part_table=st.none() | st.builds(PartTable, path=TEXT, sha256=TEXT, size_bytes=COUNTS),
 )
@@ -100,6 +102,7 @@ def a_manifest(**changes: Any) -> Manifest:
         "partition_on": (),
         "totals": {"rows": 0, "bytes": 0, "parts": 0},
         "producer": {"dask": "1"},
+        "writes": (WRITE_ID,),
     }
     return Manifest(**{**fields, **changes})
 
@@ -124,9 +127,10 @@ def test_bodies_are_parsed_back(document: Manifest) -> None:
 @given(MANIFESTS)
 def test_plain_envelopes_are_parsed_back(document: Manifest) -> None:
     """What is stored of a plain dataset is JSON that gives back the same manifest."""
-    envelope = manifest.plain_envelope(WRITE_ID, manifest.dump_body(document))
+    envelope = manifest.plain_envelope(document, manifest.dump_body(document))
     parsed = manifest.parse_envelope(manifest.dump_envelope(envelope))
     assert (parsed.write_id, parsed.sealed, parsed.wrapped) == (WRITE_ID, None, ())
+    assert parsed.writes == document.writes
     assert parsed.body is not None
     assert_same(manifest.parse_body(WRITE_ID, parsed.body), document)
 
@@ -134,7 +138,13 @@ def test_plain_envelopes_are_parsed_back(document: Manifest) -> None:
 @given(sealed=st.binary(), keys=st.lists(st.dictionaries(TEXT, TEXT | st.integers(), max_size=3)))
 def test_sealed_envelopes_are_parsed_back(sealed: bytes, keys: list[dict[str, Any]]) -> None:
     """What is stored of an encrypted dataset gives back sealed body and wrapped keys."""
-    envelope = Envelope(write_id=WRITE_ID, wrapped=tuple(keys), sealed=sealed)
+    envelope = Envelope(
+        write_id=WRITE_ID,
+        writes=(OTHER_ID, WRITE_ID),
+        keyed_by=OTHER_ID,
+        wrapped=tuple(keys),
+        sealed=sealed,
+    )
     assert manifest.parse_envelope(manifest.dump_envelope(envelope)) == envelope
 
 
@@ -186,15 +196,32 @@ def test_anything_else_is_not_a_manifest(data: bytes) -> None:
 
 ENVELOPES = {
     "plain": manifest.dump_envelope(
-        manifest.plain_envelope(WRITE_ID, manifest.dump_body(a_manifest()))
+        manifest.plain_envelope(a_manifest(), manifest.dump_body(a_manifest()))
     ),
     "sealed": manifest.dump_envelope(
-        Envelope(write_id=WRITE_ID, wrapped=({"method": "raw"},), sealed=b"abc")
+        Envelope(
+            write_id=WRITE_ID,
+            writes=(WRITE_ID,),
+            keyed_by=WRITE_ID,
+            wrapped=({"method": "raw"},),
+            sealed=b"abc",
+        )
     ),
 }
 
 
-FIELDS = ("kind", "version", "write_id", "encryption", "keys", "sealed", "parts", "created")
+FIELDS = (
+    "kind",
+    "version",
+    "write_id",
+    "writes",
+    "encryption",
+    "keyed_by",
+    "keys",
+    "sealed",
+    "parts",
+    "created",
+)
 FIELDS += ("format", "schema", "frame", "partition_on", "totals", "producer", "part_table")
 
 

@@ -28,7 +28,7 @@ from pamola_dwriter.errors import DataWriteError, SchemaMismatchError, Unsupport
 from pamola_dwriter.spec import WriterResult
 
 KEY = bytes(range(32))
-FORMATS = ("parquet", "csv", "jsonl")
+FORMATS = ("parquet", "csv", "jsonl", "orc", "arrow")
 KEYS = pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 Parts = list[pd.DataFrame]
 
@@ -316,7 +316,7 @@ def test_a_cluster_writes_and_reads_s3(
 
 
 @KEYS
-@pytest.mark.parametrize("format", ("parquet", "jsonl"))
+@pytest.mark.parametrize("format", ("parquet", "jsonl", "orc", "arrow"))
 def test_nested_values_come_back(local: Place, format: str, key: bytes | None) -> None:
     """Lists, lists of lists and structs come back, null and empty ones too."""
     parts = cut(nested(), 2)
@@ -386,7 +386,8 @@ def load_file(path: Any, format: str, key: Any) -> pd.DataFrame:
     with open_artifact(path, encryption_key=key) as file:
         if format == "jsonl":
             return pd.read_json(file, lines=True)
-        return pd.read_parquet(file) if format == "parquet" else pd.read_csv(file)
+        readers = {"parquet": pd.read_parquet, "orc": pd.read_orc, "arrow": pd.read_feather}
+        return readers.get(format, pd.read_csv)(file)
 
 
 @KEYS
@@ -658,6 +659,8 @@ CODECS = {
     "parquet": ("zstd", "snappy", "gzip", "brotli", "lz4", "none"),
     "csv": ("gzip", "zstd", "none"),
     "jsonl": ("gzip", "zstd", "none"),
+    "orc": ("zstd", "snappy", "zlib", "lz4", "none"),
+    "arrow": ("lz4", "zstd", "none"),
 }
 SUFFIXES = {"gzip": ".gz", "zstd": ".zst", "none": ""}
 
@@ -673,7 +676,8 @@ def test_every_compression_comes_back(
     parts = cut(texts(), 5)
     result = local.write(to_dask(parts), format, key, compression=codec, write_index=True)
     assert_comes_back(result, key, parts)
-    ends = "." + format + ("" if format == "parquet" else SUFFIXES[codec]) + (".pdw" if key else "")
+    suffix = SUFFIXES[codec] if format in ("csv", "jsonl") else ""
+    ends = "." + format + suffix + (".pdw" if key else "")
     files = [path for path in files_of(local) if "part-" in path]
     assert len(files) == 2
     assert all(path.endswith(ends) for path in files)
@@ -767,6 +771,14 @@ def test_plain_dask_opens_partitioned_parquet(place: Place) -> None:
     assert len(loaded) == 6
     loaded = loaded.astype({"k": str, "j": "int64"}).sort_values("n")[list(frame)]
     assert_frame_equal(loaded, frame, check_dtype=False)
+
+
+@DASK_ON_PANDAS_4
+def test_plain_dask_opens_orc(place: Place) -> None:
+    """Parts of a plain ORC dataset are what ``dd.read_orc`` reads."""
+    result = place.write(to_dask(cut(plain(), 2)), "orc", write_index=False)
+    loaded = dd.read_orc(f"{result.path}/*.orc", storage_options=place.options).compute()
+    assert_frame_equal(loaded.reset_index(drop=True), plain(), check_dtype=False)
 
 
 @pytest.mark.parametrize("format", ("csv", "jsonl"))

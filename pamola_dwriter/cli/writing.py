@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from pamola_dwriter.cli.outcome import EXIT_CODES, emit
 from pamola_dwriter.errors import WriteFailedError
 from pamola_dwriter.execution import WriteFuture
 from pamola_dwriter.spec import WriterResult
+from pamola_dwriter.views import wait
 from pamola_dwriter.writer import DataWriter
 
 EXAMPLE = """\b
@@ -29,6 +31,11 @@ Example:
     --encryption-key env:PII_KEY
 
 """
+
+_unheard = logging.getLogger("pamola_dwriter.cli")
+"""The writer's log: what it says is printed once already, as the error that ends the command."""
+_unheard.addHandler(logging.NullHandler())
+_unheard.propagate = False
 
 _SINGLE_FILE = {"auto": "auto", "yes": True, "no": False}
 
@@ -46,7 +53,9 @@ _SINGLE_FILE = {"auto": "auto", "yes": True, "no": False}
     metavar="JSON|@FILE",
     help="[default: --storage-options, if the inputs are in the same kind of store]",
 )
-@click.option("--format", default="parquet", show_default=True, help="parquet, csv or jsonl.")
+@click.option(
+    "--format", default="parquet", show_default=True, help="parquet, csv, jsonl, orc, arrow..."
+)
 @click.option("--compression", help="Codec. [default: zstd in parquet, else none]")
 @click.option("--row-group-size", type=int, metavar="ROWS", help="Rows in a row group.")
 @click.option("--partition-on", multiple=True, metavar="COLUMN", help="Hive folder; repeatable.")
@@ -64,6 +73,7 @@ _SINGLE_FILE = {"auto": "auto", "yes": True, "no": False}
     show_default=True,
     help="Whether to replace what stands there, once the new version is committed.",
 )
+@click.option("--append", is_flag=True, help="Add to the dataset of that name.")
 @click.option(
     "--single-file",
     type=click.Choice(list(_SINGLE_FILE)),
@@ -101,7 +111,11 @@ def write_command(
         if options["write_index"] is None:
             options["write_index"] = has_index(frame)
         writer = DataWriter(
-            task_dir, storage_options=storage_options, encryption_key=keys, client=client
+            task_dir,
+            _unheard,
+            encryption_key=keys,
+            storage_options=storage_options,
+            client=client,
         )
         handle = writer.submit_dataframe(frame, **_arguments(options))
         result = _wait(handle, quiet=quiet)
@@ -137,12 +151,12 @@ def connected(scheduler: str | None) -> Iterator[Client | None]:
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options of the command as arguments of the API; what was not given is left out."""
     single_file = _SINGLE_FILE[options.pop("single_file")]
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value not in (None, ())}
     return given | {"single_file": single_file}
 
 
 def _wait(handle: WriteFuture, *, quiet: bool) -> WriterResult:
-    return handle.wait() if quiet else follow(handle)
+    return wait(handle) if quiet else follow(handle)
 
 
 @contextmanager

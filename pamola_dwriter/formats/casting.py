@@ -87,7 +87,7 @@ def cast(array: Column, expected: pa.DataType) -> Column:
     found = array.type
     if found.equals(expected):
         return array
-    if pa.types.is_null(found):
+    if pa.types.is_null(found) or (pa.types.is_null(expected) and array.null_count == len(array)):
         return nulls(len(array), expected)
     if pa.types.is_dictionary(expected) and not pa.types.is_dictionary(found):
         return cast(array, expected.value_type).dictionary_encode().cast(expected)
@@ -117,6 +117,17 @@ def _narrow(array: Column, expected: pa.DataType) -> Column:
     return result
 
 
+def storage_of(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return `column` as what its extension type or dictionary encoding stands for."""
+    data_type = column.type
+    if isinstance(data_type, pa.BaseExtensionType):
+        chunks = [chunk.storage for chunk in column.chunks]
+        return storage_of(pa.chunked_array(chunks, type=data_type.storage_type))
+    if pa.types.is_dictionary(data_type):
+        return storage_of(column.cast(data_type.value_type))
+    return column
+
+
 def one_array(column: Column) -> pa.Array:
     """Return `column` as one array."""
     if not isinstance(column, pa.ChunkedArray):
@@ -127,7 +138,15 @@ def one_array(column: Column) -> pa.Array:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return `table`, as a file gave it back, with exactly the types of `schema`."""
+    """Return `table`, as a file gave it back, with exactly the types of `schema`.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        A column is missing, or does not fit.
+    """
+    if not set(schema.names) <= set(table.column_names):
+        raise pa.ArrowInvalid("the file lacks columns")
     table = table.select(schema.names)
     if table.schema.equals(schema, check_metadata=True) or not schema.names:
         return table

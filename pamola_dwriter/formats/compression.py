@@ -1,7 +1,8 @@
-"""The gzip or zstd around a whole CSV or JSON Lines file; Parquet compresses inside.
+"""The options that formats share, and the gzip or zstd around a whole CSV or JSON Lines file.
 
-Both are pyarrow's own streams, so any other program opens the files: ``pandas.read_csv`` and
-``dask.dataframe.read_csv`` with ``compression="gzip"`` or ``"zstd"``.
+The other formats compress inside. Both streams are pyarrow's own, so any other program opens the
+files: ``pandas.read_csv`` and ``dask.dataframe.read_csv`` with ``compression="gzip"`` or
+``"zstd"``.
 """
 
 from __future__ import annotations
@@ -32,17 +33,20 @@ def codec_name(compression: str | None, default: str, known: Collection[str]) ->
         return "none"
     if name not in known:
         raise InvalidWriteError(f"compression must be one of {sorted(known)}, not {compression!r}")
-    if not pa.Codec.is_available(name):
+    # Only ORC has zlib, and brings its own.
+    if name != "zlib" and not pa.Codec.is_available(name):
         raise InvalidWriteError(f"this build of pyarrow has no {name}; choose another compression")
     return name
 
 
-def check_text_spec(spec: FormatSpec, options: Collection[str]) -> FormatSpec:
-    """Return the `spec` of a text format with its codec filled in, or refuse it."""
+def check_spec(
+    spec: FormatSpec, options: Collection[str], default: str, codecs: Collection[str]
+) -> FormatSpec:
+    """Return `spec` with its codec filled in, or refuse what its format does not have."""
     if spec.row_group_size is not None:
         raise InvalidWriteError(f"row_group_size is an option of parquet, not of {spec.name}")
     check_option_names(spec, options)
-    return replace(spec, compression=codec_name(spec.compression, "none", SUFFIXES))
+    return replace(spec, compression=codec_name(spec.compression, default, codecs))
 
 
 def check_option_names(spec: FormatSpec, allowed: Collection[str]) -> None:

@@ -10,7 +10,13 @@ import pyarrow.csv
 
 from pamola_dwriter.errors import InvalidWriteError
 from pamola_dwriter.formats.casting import check_columns
-from pamola_dwriter.formats.compression import check_text_spec, compressed, decompressed, suffix
+from pamola_dwriter.formats.compression import (
+    SUFFIXES,
+    check_spec,
+    compressed,
+    decompressed,
+    suffix,
+)
 from pamola_dwriter.formats.wire import decode, encode, wire_schema
 from pamola_dwriter.spec import FormatSpec
 
@@ -36,7 +42,7 @@ class CsvSerializer:
 
     def check_options(self, spec: FormatSpec) -> FormatSpec:
         """Return `spec` with its codec filled in; see the protocol."""
-        spec = check_text_spec(spec, ["delimiter"])
+        spec = check_spec(spec, ["delimiter"], "none", SUFFIXES)
         delimiter: Any = _delimiter(spec)
         if (
             not isinstance(delimiter, str)

@@ -12,7 +12,13 @@ import pyarrow as pa
 import pyarrow.json
 
 from pamola_dwriter.formats.casting import Column, check_columns
-from pamola_dwriter.formats.compression import check_text_spec, compressed, decompressed, suffix
+from pamola_dwriter.formats.compression import (
+    SUFFIXES,
+    check_spec,
+    compressed,
+    decompressed,
+    suffix,
+)
 from pamola_dwriter.formats.wire import decode, encode, wire_schema
 from pamola_dwriter.spec import FormatSpec
 
@@ -32,7 +38,7 @@ class JsonLinesSerializer:
 
     def check_options(self, spec: FormatSpec) -> FormatSpec:
         """Return `spec` with its codec filled in; see the protocol."""
-        return check_text_spec(spec, [])
+        return check_spec(spec, [], "none", SUFFIXES)
 
     def check_schema(self, schema: pa.Schema) -> None:
         """Raise UnsupportedDataError, naming the column, if a type cannot be held."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pamola_dwriter.errors import UnsupportedDataError
-from pamola_dwriter.formats.casting import Column, cast, is_list
+from pamola_dwriter.formats.casting import Column, cast, is_list, storage_of
 
 _TEXT_LENGTHS = {"s": 19, "ms": 23, "us": 26, "ns": 29}
 _EPOCH_DAY = "1970-01-01 "
@@ -68,13 +68,9 @@ def encode(table: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=wire_schema(table.schema))
 
 
-def _encode(name: str, column: Column) -> Column:
+def _encode(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    column = storage_of(column)
     data_type = column.type
-    if isinstance(data_type, pa.BaseExtensionType):
-        chunks = [chunk.storage for chunk in column.chunks]
-        return _encode(name, pa.chunked_array(chunks, type=data_type.storage_type))
-    if pa.types.is_dictionary(data_type):
-        return _encode(name, column.cast(data_type.value_type))
     text = column.cast(_in_utc(data_type)).cast(wire_type(data_type))
     length = _text_length(data_type)
     if length is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import fsspec
@@ -25,6 +26,9 @@ STORES: dict[str, type[ObjectStore]] = {
 }
 """Class by URL scheme; any other scheme fsspec knows is an :class:`ObjectStore`."""
 
+_PASSWORD = re.compile(r"[^/]*://[^/:@]*:(?!\d*/)[^@]*@", re.DOTALL)
+"""A user and a password before ``@``; secrets of S3 may hold a ``/``. Not so: ``host:21/x@y``."""
+
 
 def normalize_root(task_dir: str) -> str:
     """Return `task_dir` as an absolute local path, or as a URL without a trailing slash.
@@ -32,7 +36,7 @@ def normalize_root(task_dir: str) -> str:
     Raises
     ------
     InvalidPathError
-        It is empty, or fsspec knows no such scheme.
+        It is empty, holds a password, or fsspec knows no such scheme.
     """
     if not task_dir.strip() or "\0" in task_dir:
         raise InvalidPathError("the path is empty or holds a NUL; give a directory or a URL")
@@ -41,6 +45,11 @@ def normalize_root(task_dir: str) -> str:
         raise InvalidPathError(f"the path has scheme {protocol!r}, which fsspec does not know")
     if protocol in ("file", "local"):
         return str(make_path_posix(task_dir.removeprefix("file://").removeprefix("local://")))
+    if _PASSWORD.match(task_dir):
+        raise InvalidPathError(
+            f"the {protocol} URL holds a password, which would show in logs and results; take "
+            "'user:password@' out of it and pass both in storage_options"
+        )
     place = task_dir.partition("://")[2].rstrip("/")
     if not place.strip("/") or (place.startswith("/") and protocol in ("s3", "s3a")):
         raise InvalidPathError(f"{task_dir!r} names no bucket or directory; add one")

@@ -2,13 +2,15 @@
 
 A part becomes visible when it is staged, under a name no other attempt uses, and counts only
 once the manifest names it. A single file is staged under ``_staging/`` and copied into place.
-Where fsspec gives no atomic create (most stores but S3), the manifest's condition is checked
-and then written: two writers within that window are not told apart.
+Where fsspec gives no atomic create (most stores but S3), the condition of a manifest or an update
+is checked and then written: two processes within that window are not told apart, and one of two
+updates may be lost. The threads of one process take turns.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from secrets import token_hex
@@ -19,11 +21,26 @@ from fsspec import AbstractFileSystem
 
 from pamola_dwriter import layout
 from pamola_dwriter.contracts import VersionConflict, Versioned
-from pamola_dwriter.errors import PamolaWriterError, TargetUnavailableError
+from pamola_dwriter.errors import (
+    CommitOutcomeUnknownError,
+    PamolaWriterError,
+    TargetUnavailableError,
+)
 from pamola_dwriter.spec import WriteId
+from pamola_dwriter.storage import updates
 
 _READING = frozenset({"read", "look up", "list"})
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+_OBJECT_STORES = frozenset(
+    {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a", "tos"}
+)
+"""Protocols that show a file whole or not at all, and have no folders.
+
+There a small file is written in place, and nothing is made before it: asked for a folder, some
+make the bucket, misspelt as it may be. Everywhere else (sftp, hdfs, smb ...) a reader would see
+half a file, so it is renamed into place. One that is missing here costs a copy, nothing worse.
+"""
 
 
 class ObjectStore:
@@ -45,13 +62,27 @@ class ObjectStore:
         self._fs: Any = file_system
         self._root = root.rstrip("/")
         self._upload_part_size = upload_part_size
+        protocol = file_system.protocol
+        names = {protocol} if isinstance(protocol, str) else set(protocol)
+        self._has_folders = names.isdisjoint(_OBJECT_STORES)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._root!r}>"
 
     def check_writable(self, path: str) -> None:
-        with self._explained("write", self._root):
-            self._fs.exists(self._full(path))
+        """Write and delete a small file; the folders that takes are removed as well."""
+        probe = layout.join(layout.STAGING, f"probe-{token_hex(8)}")
+        with self._explained("write", path):
+            made = self._missing_folders(self._parent(probe))
+            try:
+                self._write(probe, b"probe")
+                self._fs.rm_file(self._full(probe))
+            finally:
+                for folder in made:
+                    self._remove_if_empty(folder)
+
+    def make_folders(self, paths: Collection[str]) -> None:
+        """Make none: most such stores have no folders, or make them with the first file."""
 
     def is_file(self, path: str) -> bool:
         with self._explained("look up", path):
@@ -87,9 +118,9 @@ class ObjectStore:
         return Versioned(data, hashlib.sha256(data).hexdigest())
 
     def stage(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
-        if layout.write_id_of(path) is None:
-            return self._stage_file(path, data, write_id)
         with self._explained("write", path):
+            if layout.write_id_of(path) is None:
+                return self._stage_file(path, data, write_id)
             return self._stage_part(path, data)
 
     def publish(self, staged: Mapping[str, str], *, overwrite: bool = True) -> None:
@@ -101,24 +132,36 @@ class ObjectStore:
 
     def put(self, path: str, data: bytes) -> None:
         with self._explained("write", path):
-            self._fs.makedirs(self._parent(path), exist_ok=True)
-            self._fs.pipe_file(self._full(path), data)
+            if self._has_folders:
+                self._write_beside_and_rename(path, data)
+            else:
+                self._write(path, data)
 
     def put_if(self, path: str, data: bytes, expected: str | None) -> None:
         present = self.read_versioned(path)
         if (present.version if present else None) != expected:
             raise VersionConflict(path)
-        if expected is not None:
+        if expected is not None or self._has_folders:
             return self.put(path, data)
         with self._explained("write", path):
-            self._fs.makedirs(self._parent(path), exist_ok=True)
             try:
                 self._fs.pipe_file(self._full(path), data, mode="create")
             except FileExistsError:
                 raise VersionConflict(path) from None
 
+    def update(self, path: str, change: updates.Change) -> bytes:
+        with updates.in_turn(f"{type(self._fs).__name__}:{self._full(path)}"):
+            return self._update(path, change)
+
+    def remove(self, paths: Collection[str]) -> None:
+        # One by one: the bulk deletion of fsspec takes [ and ] for a pattern, and gives up at the
+        # first file that is absent.
+        for path in paths:
+            with self._explained("delete", path), suppress(FileNotFoundError):
+                self._fs.rm_file(self._full(path))
+
     def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:
-        self._remove(
+        self.remove(
             [
                 layout.join(directory, path)
                 for path in self.listdir(directory)
@@ -130,11 +173,10 @@ class ObjectStore:
 
     def sweep_staged(self, directory: str, write_id: WriteId) -> None:
         staging = layout.join(layout.STAGING, write_id)
-        self._remove([layout.join(staging, path) for path in self.listdir(staging)])
+        self.remove([layout.join(staging, path) for path in self.listdir(staging)])
 
     def _stage_part(self, path: str, data: pa.Buffer) -> str:
-        self._fs.makedirs(self._parent(path), exist_ok=True)
-        self._fs.pipe_file(self._full(path), data.to_pybytes())
+        self._write(path, data.to_pybytes())
         return path
 
     def _publish_parts(self, staged: Mapping[str, str]) -> None:
@@ -144,7 +186,7 @@ class ObjectStore:
     def _stage_file(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
         name = f"{path.rpartition('/')[2]}.{token_hex(4)}"
         staged = layout.join(layout.STAGING, write_id, name)
-        self.put(staged, data.to_pybytes())
+        self._write(staged, data.to_pybytes())
         return staged
 
     def _publish_file(self, path: str, staged: str, *, overwrite: bool) -> None:
@@ -162,10 +204,76 @@ class ObjectStore:
             if self.read(path) != data:  # else an earlier run of finalize did it
                 raise
 
-    def _remove(self, paths: Collection[str]) -> None:
-        if paths:
-            with self._explained("delete", self._root), suppress(FileNotFoundError):
-                self._fs.rm([self._full(path) for path in paths])
+    def _update(self, path: str, change: updates.Change) -> bytes:
+        deadline, tried = time.monotonic() + updates.PATIENCE, 0
+        while True:
+            present = self.read_versioned(path)
+            data = change(present.data if present else None)
+            try:
+                self.put_if(path, data, present.version if present else None)
+            except VersionConflict:
+                if time.monotonic() > deadline:
+                    raise updates.beaten(path) from None
+            except TargetUnavailableError as error:
+                if error.answered or self.read_versioned(path) == present:
+                    raise
+                raise CommitOutcomeUnknownError(
+                    f"this update of {path!r} may have been written or not; look at it first"
+                ) from error
+            else:
+                return data
+            updates.pause(tried)
+            tried += 1
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Write a file in place."""
+        if not self._has_folders:
+            self._fs.pipe_file(self._full(path), data)
+            return
+        for _ in range(3):
+            self._fs.makedirs(self._parent(path), exist_ok=True)
+            with suppress(FileNotFoundError):  # a check_writable took its folder away again
+                self._fs.pipe_file(self._full(path), data)
+                return
+        self._fs.pipe_file(self._full(path), data)
+
+    def _write_beside_and_rename(self, path: str, data: bytes) -> None:
+        temporary = layout.join(layout.STAGING, f"tmp-{token_hex(8)}")
+        try:
+            self._write(temporary, data)
+            self._fs.makedirs(self._parent(path), exist_ok=True)
+            self._rename(self._full(temporary), self._full(path))
+        except BaseException:
+            with suppress(Exception):
+                self._fs.rm_file(self._full(temporary))
+            raise
+
+    def _rename(self, source: str, destination: str) -> None:
+        """Rename, at once where the file system replaces a file so; smb and webhdfs do not."""
+        failure: Exception | None = None
+        try:
+            self._fs.mv(source, destination)
+        except Exception as error:  # noqa: BLE001 - each file system has errors of its own
+            failure = error
+        # webhdfs refuses without an error.
+        if self._fs.exists(source) and self._fs.exists(destination):
+            self._fs.rm_file(destination)
+            self._fs.mv(source, destination)
+        elif failure is not None:
+            raise failure
+
+    def _missing_folders(self, folder: str) -> list[str]:
+        """Return which of `folder` and those above it do not exist, the deepest first."""
+        missing: list[str] = []
+        while self._has_folders and folder not in ("", *missing) and not self._fs.isdir(folder):
+            missing.append(folder)
+            folder = self._fs._parent(folder)
+        return missing
+
+    def _remove_if_empty(self, folder: str) -> None:
+        with suppress(Exception):  # somebody else works in it, or has removed it
+            if not self._fs.ls(folder):  # the rmdir of hdfs would take what is in it along
+                self._fs.rmdir(folder)
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root

@@ -1,28 +1,56 @@
 """Local and shared POSIX file systems: fsync, rename, hard link, advisory lock.
 
-Staged files lie in ``_staging/<write id>/`` of the task directory, thus on the same file
-system as their destination, and are renamed into place. A manifest that must not exist yet is
-hard-linked, which fails if it does; one that must be replaced is compared and renamed under an
-advisory lock (``_manifest.json.lock``, left in place: removing a lock file splits its waiters).
+Everything is written under ``_staging/`` of the task directory, thus on the same file system as
+its destination, and then moved into place; what a killed process leaves there is part of nothing.
+A file that must not exist yet is hard-linked, which fails if it does. One that must be unchanged
+is compared and replaced under an advisory lock, which the kernel drops when its holder dies:
+``_<name>.lock`` beside the file, left in place, since removing a lock file splits its waiters.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryFile
+from typing import TypeVar
 
 import pyarrow as pa
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pamola_dwriter import layout
 from pamola_dwriter.contracts import VersionConflict
-from pamola_dwriter.errors import TargetUnavailableError
+from pamola_dwriter.errors import ConcurrentWriteError, TargetUnavailableError
 from pamola_dwriter.spec import WriteId
 from pamola_dwriter.storage.objects import ObjectStore
+from pamola_dwriter.storage.updates import Change
+
+_LOCK_PATIENCE = 600.0
+"""Seconds to wait for a lock: its holder may be opening an encrypted file for each of many."""
+
+_LOCK_POLL = 0.01
+
+_TRIES = 20
+"""Times to make a folder that others remove as soon as it is empty."""
+
+_REFUSALS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EISDIR", "ELOOP", "EMFILE", "EMLINK"),
+        *("ENAMETOOLONG", "ENFILE", "ENOENT", "ENOLCK", "ENOSPC", "ENOTDIR", "EPERM"),
+        *("EROFS", "EXDEV"),
+    )
+)
+"""What a system call fails with that did nothing.
+
+After others (EIO, ESTALE, ETIMEDOUT) a server of NFS may have done it all the same.
+"""
+
+T = TypeVar("T")
 
 
 class PosixStore(ObjectStore):
@@ -52,73 +80,42 @@ class PosixStore(ObjectStore):
         name = f"{path.rpartition('/')[2]}.{token_hex(4)}"
         staged = layout.join(layout.STAGING, write_id, name)
         with self._explained("write", path):
-            self._write_durably(self._full(staged), data)
+            _write_durably(self._full(staged), data)
         return staged
 
     def publish(self, staged: Mapping[str, str], *, overwrite: bool = True) -> None:
         directories: set[str] = set()
         for path, token in staged.items():
-            with self._explained("publish", path):
-                self._move(self._full(token), self._full(path), overwrite=overwrite)
+            with self._explained("publish", path), self._after_updates(path):
+                self._publish(self._full(token), self._full(path), overwrite=overwrite)
             directories.add(self._parent(path))
         for directory in directories:
-            _sync_directory(directory)
+            _confirm(directory)
 
     def put(self, path: str, data: bytes) -> None:
-        with self._explained("write", path):
-            os.replace(self._write_beside(path, data), self._full(path))
-            _sync_directory(self._parent(path))
+        with self._after_updates(path):
+            self._place(path, data, os.replace)
 
     def put_if(self, path: str, data: bytes, expected: str | None) -> None:
-        with self._explained("write", path):
-            temporary = self._write_beside(path, data)
-            try:
-                if expected is None:
-                    _link(temporary, self._full(path))
-                else:
-                    with FileLock(self._full(path) + ".lock"):
-                        self._check_version(path, expected)
-                        os.replace(temporary, self._full(path))
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(temporary)
-            _sync_directory(self._parent(path))
+        if expected is None:
+            self._place(path, data, _link)
+            return
+        with self._locked(path):
+            present = self.read_versioned(path)
+            if present is None or present.version != expected:
+                raise VersionConflict(path)
+            self._place(path, data, os.replace)
 
-    def _check_version(self, path: str, expected: str) -> None:
-        present = self.read_versioned(path)
-        if present is None or present.version != expected:
-            raise VersionConflict(path)
+    def update(self, path: str, change: Change) -> bytes:
+        with self._locked(path):
+            while True:
+                present = self.read_versioned(path)
+                data = change(present.data if present else None)
+                with suppress(VersionConflict):  # created without the lock meanwhile
+                    self._place(path, data, os.replace if present else _link)
+                    return data
 
-    def _write_beside(self, path: str, data: bytes) -> str:
-        folder, _, name = self._full(path).rpartition("/")
-        temporary = f"{folder}/_{name}.{token_hex(4)}.tmp"
-        self._write_durably(temporary, data)
-        return temporary
-
-    def _write_durably(self, full_path: str, data: bytes | pa.Buffer) -> None:
-        os.makedirs(os.path.dirname(full_path), exist_ok=True)
-        try:
-            with open(full_path, "xb") as file:
-                file.write(memoryview(data))
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(full_path)
-            raise
-
-    def _move(self, source: str, destination: str, *, overwrite: bool) -> None:
-        os.makedirs(os.path.dirname(destination), exist_ok=True)
-        try:
-            if overwrite:
-                os.replace(source, destination)
-            else:
-                _link(source, destination)
-                os.unlink(source)
-        except FileNotFoundError:
-            os.stat(destination)  # published by another run of finalize, or an error
-
-    def _remove(self, paths: Collection[str]) -> None:
+    def remove(self, paths: Collection[str]) -> None:
         for path in paths:
             with self._explained("delete", path), suppress(FileNotFoundError):
                 os.unlink(self._full(path))
@@ -133,8 +130,58 @@ class PosixStore(ObjectStore):
         _remove_if_empty(self._full(layout.join(layout.STAGING, write_id)))
         _remove_if_empty(self._full(layout.STAGING))
 
+    def _place(self, path: str, data: bytes, move: Callable[[str, str], None]) -> None:
+        """Write a whole file and move it to `path`, durably."""
+        temporary = self._full(layout.join(layout.STAGING, f"tmp-{token_hex(8)}"))
+        with self._explained("write", path):
+            try:
+                _write_durably(temporary, data)
+                _in_directory(self._parent(path), partial(move, temporary, self._full(path)))
+            finally:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                _remove_if_empty(self._full(layout.STAGING))
+            _confirm(self._parent(path))
+
+    def _publish(self, source: str, destination: str, *, overwrite: bool) -> None:
+        def move() -> None:
+            if overwrite:
+                os.replace(source, destination)
+            else:
+                _link(source, destination)
+                os.unlink(source)
+
+        try:
+            _in_directory(os.path.dirname(destination), move)
+        except FileNotFoundError:
+            os.stat(destination)  # published by another run of finalize, or an error
+
+    @contextmanager
+    def _locked(self, path: str) -> Iterator[None]:
+        lock = FileLock(self._lock_file(path), timeout=_LOCK_PATIENCE)
+        with self._explained("lock", path):
+            try:
+                _in_directory(self._parent(path), partial(lock.acquire, poll_interval=_LOCK_POLL))
+            except Timeout:
+                raise ConcurrentWriteError(
+                    f"another process has held the lock of {self._full(path)!r} for "
+                    f"{_LOCK_PATIENCE:.0f} seconds; see whether it hangs, then try again"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _after_updates(self, path: str) -> AbstractContextManager[None]:
+        """Wait for an update that is under way, which would undo this; most files never see one."""
+        return self._locked(path) if os.path.exists(self._lock_file(path)) else nullcontext()
+
+    def _lock_file(self, path: str) -> str:
+        name = path.rpartition("/")[2].removeprefix("_")
+        return f"{self._parent(path)}/_{name}.lock"
+
     def _was_answered(self, error: Exception) -> bool:
-        return True  # a system call that failed did nothing
+        return isinstance(error, OSError) and error.errno in _REFUSALS
 
 
 def _check_directory(directory: Path) -> None:
@@ -149,6 +196,46 @@ def _check_directory(directory: Path) -> None:
         ) from error
 
 
+def _write_durably(full_path: str, data: bytes | pa.Buffer) -> None:
+    create = partial(os.open, full_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    descriptor = _in_directory(os.path.dirname(full_path), create, durable=False)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(memoryview(data))
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(full_path)
+        raise
+
+
+def _in_directory(directory: str, action: Callable[[], T], *, durable: bool = True) -> T:
+    """Make `directory` and act in it; again if a sweep took it away in between.
+
+    Directories made are synced too, as a file is only as durable as its path. What is staged
+    does without, since it counts for nothing after a crash.
+    """
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            _make_directory(directory, durable=durable)
+            return action()
+    _make_directory(directory, durable=durable)
+    return action()
+
+
+def _make_directory(directory: str, *, durable: bool) -> None:
+    missing: list[str] = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+        if durable:
+            _sync_directory(os.path.dirname(folder))
+
+
 def _remove_if_empty(directory: str) -> None:
     with suppress(OSError):
         os.rmdir(directory)
@@ -160,6 +247,17 @@ def _link(source: str, destination: str) -> None:
     except FileExistsError:
         if not os.path.samefile(source, destination):  # else an earlier run of finalize did it
             raise VersionConflict(destination) from None
+
+
+def _confirm(directory: str) -> None:
+    """Make durable what was moved into `directory`; if that fails, it stands there all the same."""
+    try:
+        _sync_directory(directory)
+    except OSError as error:
+        raise TargetUnavailableError(
+            f"{directory!r} was changed, and the disk did not confirm it: {error.strerror}",
+            answered=False,
+        ) from error
 
 
 def _sync_directory(directory: str) -> None:

@@ -3,15 +3,17 @@
 A part is a multipart upload to its final key that is left incomplete: it is durable, and
 invisible, until publishing completes it. The manifest is one conditional PUT
 (``If-None-Match`` or ``If-Match``): the completion of a multipart upload is not an atomic
-create on every server, a single conditional PUT is.
+create on every server, a single conditional PUT is. So is every other single file, which S3
+takes up to 5 GiB; a larger one has to be written as a dataset.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -20,15 +22,24 @@ from fsspec.asyn import sync
 
 from pamola_dwriter import layout
 from pamola_dwriter.contracts import VersionConflict, Versioned
+from pamola_dwriter.errors import TargetUnavailableError, UnsupportedDataError
 from pamola_dwriter.spec import WriteId
+from pamola_dwriter.storage import updates
 from pamola_dwriter.storage.objects import ObjectStore
+from pamola_dwriter.storage.updates import History, Seen
 
 _STAGED_BY = "pamola-staged-by"
 """User metadata of every part: tells a lost reply from somebody else's object."""
 
+_UPDATES = "pamola-updates"
+"""User metadata of what was updated: its :class:`~pamola_dwriter.storage.updates.History`."""
+
 _REQUESTS_AT_ONCE = 16
 _UPLOADS_AT_ONCE = 4
-_CONFLICTS = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_DELETED_AT_ONCE = 1000
+_LARGEST_PUT = 5 * 2**30
+_TRIES = 4
+"""Times that a conditional PUT is sent while the store does not say what became of it."""
 
 
 class S3Store(ObjectStore):
@@ -52,33 +63,36 @@ class S3Store(ObjectStore):
             return
 
     def read_versioned(self, path: str) -> Versioned | None:
-        with self._explained("read", path):
-            try:
-                found: Versioned = self._run(self._get(path))
-            except FileNotFoundError:
-                return None
-        return found
-
-    def put(self, path: str, data: bytes) -> None:
-        with self._explained("write", path):
-            self._call("put_object", path, Body=data)
+        seen = self._see(path)
+        if seen.data is None or seen.version is None:
+            return None
+        return Versioned(seen.data, seen.version)
 
     def put_if(self, path: str, data: bytes, expected: str | None) -> None:
-        condition = {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}
-        with self._explained("write", path):
+        for tried in range(_TRIES):
             try:
-                self._call("put_object", path, Body=data, **condition)
-            except Exception as error:
-                # An If-Match on an object that is gone is a 404: somebody removed it.
-                if _error_code(error) in _CONFLICTS or isinstance(error, FileNotFoundError):
-                    raise VersionConflict(path) from error
-                raise
+                self._put_on_condition(path, data, expected)
+            except TargetUnavailableError as error:
+                if error.answered or tried == _TRIES - 1:
+                    raise
+                updates.pause(tried)
+                if self._stands(path, data, expected, error):
+                    return
+            else:
+                return
 
-    def sweep_staged(self, directory: str, write_id: WriteId) -> None:
-        super().sweep_staged(directory, write_id)
+    def remove(self, paths: Collection[str]) -> None:
+        keys = [self._target(path)["Key"] for path in paths]
+        for start in range(0, len(keys), _DELETED_AT_ONCE):
+            some = [{"Key": key} for key in keys[start : start + _DELETED_AT_ONCE]]
+            with self._explained("delete", self._root):
+                self._delete(some)
+
+    def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:
+        super().sweep(directory, write_ids, keep)
         with self._explained("abort uploads in", directory):
             for key, upload_id in self._run(self._open_uploads(directory)):
-                if layout.write_id_of(key) == write_id:
+                if layout.write_id_of(key) in write_ids:
                     self._abort(key, upload_id)
 
     def _abort(self, key: str, upload_id: str) -> None:
@@ -90,10 +104,78 @@ class S3Store(ObjectStore):
                 )
             )
 
+    def _delete(self, keys: list[dict[str, str]]) -> None:
+        bucket = self._target("")["Bucket"]
+        reply = self._run(
+            self._fs._call_s3(
+                "delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True}
+            )
+        )
+        if left := [e for e in reply.get("Errors", ()) if e.get("Code") != "NoSuchKey"]:
+            raise OSError(f"{len(left)} files are left: {left[0].get('Message')}")
+
     def _was_answered(self, error: Exception) -> bool:
-        reply = _reply(error)
-        status = reply.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-        return bool(400 <= status < 500)
+        # 409 asks to try again: another request met this one.
+        return 400 <= _status(error) < 500 and _status(error) != 409
+
+    def _write(self, path: str, data: bytes) -> None:
+        self._call("put_object", path, Body=data)
+
+    def _put_on_condition(
+        self, path: str, data: bytes, expected: str | None, history: History | None = None
+    ) -> None:
+        arguments: dict[str, Any] = (
+            {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected}
+        )
+        if history is not None:
+            arguments["Metadata"] = {_UPDATES: history.dump()}
+        with self._explained("write", path):
+            try:
+                self._call("put_object", path, Body=data, **arguments)
+            except Exception as error:
+                # An If-Match on an object that is gone is a 404: somebody removed it.
+                gone = expected is not None and _error_code(error) in ("NoSuchKey", "404")
+                if gone or _status(error) == 412:
+                    raise VersionConflict(path) from error
+                raise
+
+    def _stands(
+        self, path: str, data: bytes, expected: str | None, failure: TargetUnavailableError
+    ) -> bool:
+        """Return whether our bytes stand, or False if it may be tried again."""
+        try:
+            present = self.read_versioned(path)
+        except TargetUnavailableError:
+            raise failure from None
+        if present is not None and present.data == data:
+            return True
+        if (present.version if present else None) != expected:
+            raise VersionConflict(path)
+        return False
+
+    def _update(self, path: str, change: updates.Change) -> bytes:
+        target = updates.Target(
+            name=repr(path),
+            read=partial(self._see, path),
+            write=partial(self._put_on_condition, path),
+        )
+        return updates.update(target, change)
+
+    def _see(self, path: str) -> Seen:
+        with self._explained("read", path):
+            try:
+                found: Seen = self._run(self._get(path))
+            except FileNotFoundError:
+                return Seen()
+        return found
+
+    def _stage_file(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
+        if data.size > _LARGEST_PUT:
+            raise UnsupportedDataError(
+                f"{path!r} would have {data.size} bytes, and S3 takes {_LARGEST_PUT} at most in "
+                "one file; pass single_file=False and several partitions to write a dataset"
+            )
+        return super()._stage_file(path, data, write_id)
 
     def _stage_part(self, path: str, data: pa.Buffer) -> str:
         return json.dumps(self._run(self._upload(path, data)))
@@ -152,18 +234,25 @@ class S3Store(ObjectStore):
 
     async def _is_published(self, path: str, mark: str) -> bool:
         """Return whether an earlier completion went through and only its reply was lost."""
-        try:
-            head = await self._fs._call_s3("head_object", **self._target(path))
-        except FileNotFoundError:
-            return False
-        return bool(head.get("Metadata", {}).get(_STAGED_BY) == mark)
+        with self._explained("look up", path):
+            try:
+                head = await self._fs._call_s3("head_object", **self._target(path))
+            except FileNotFoundError:
+                return False
+        return _metadata(head).get(_STAGED_BY) == mark
 
-    async def _get(self, path: str) -> Versioned:
+    async def _get(self, path: str) -> Seen:
         reply = await self._fs._call_s3("get_object", **self._target(path))
         async with reply["Body"] as body:
-            return Versioned(await body.read(), reply["ETag"])
+            data = await body.read()
+        return Seen(data, reply["ETag"], History.parse(_metadata(reply).get(_UPDATES)))
 
     async def _open_uploads(self, directory: str) -> list[tuple[str, str]]:
+        """Return key and id of every upload below `directory` that is not completed.
+
+        MinIO answers for one exact key alone, so there this finds none: what a failed write had
+        staged stays until the server removes it, by itself after a day.
+        """
         target = self._target(directory)
         marker: dict[str, str] = {}
         found: list[tuple[str, str]] = []
@@ -177,10 +266,9 @@ class S3Store(ObjectStore):
             found += [(upload["Key"], upload["UploadId"]) for upload in page.get("Uploads", ())]
             if not page.get("IsTruncated"):
                 return found
-            marker = {
-                "KeyMarker": page["NextKeyMarker"],
-                "UploadIdMarker": page["NextUploadIdMarker"],
-            }
+            marker = {"KeyMarker": page["NextKeyMarker"]}
+            if upload_id := page.get("NextUploadIdMarker"):
+                marker["UploadIdMarker"] = upload_id
 
     def _target(self, path: str) -> dict[str, str]:
         bucket, key, _ = self._fs.split_path(self._full(path))
@@ -205,3 +293,12 @@ def _reply(error: BaseException | None) -> dict[str, Any]:
 
 def _error_code(error: BaseException) -> str:
     return str(_reply(error).get("Error", {}).get("Code"))
+
+
+def _status(error: BaseException) -> int:
+    return int(_reply(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
+
+
+def _metadata(reply: Mapping[str, Any]) -> dict[str, str]:
+    """Return user metadata by lower-case name: some servers give it capitals."""
+    return {name.lower(): value for name, value in reply.get("Metadata", {}).items()}

@@ -1,0 +1,1 @@
+"""Operations of ``pamola-core`` run with its own data writer and with ours, and compared."""

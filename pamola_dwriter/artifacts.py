@@ -1,0 +1,205 @@
+"""Write and change single files that are small enough to be made in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from pamola_dwriter import envelope, keys, manifest
+from pamola_dwriter.contracts import KeyProvider, VersionConflict
+from pamola_dwriter.errors import (
+    CommitOutcomeUnknownError,
+    DataReadError,
+    EncryptionKeyError,
+    InvalidTargetError,
+    MissingKeyError,
+    TargetExistsError,
+    TargetUnavailableError,
+)
+from pamola_dwriter.paths import Place, present_path
+from pamola_dwriter.sealing import FileKeys, file_header, parse_file_header
+from pamola_dwriter.spec import Redacted, WrappedKey, WriteId, WriterResult
+from pamola_dwriter.targets import Wanted, check_file
+
+logger = logging.getLogger(__name__)
+
+Providers = tuple[KeyProvider, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lock:
+    """The key that a file is sealed under, and how its header carries it."""
+
+    dataset_key: Redacted
+    keyed_by: WriteId
+    wrapped: tuple[WrappedKey, ...]
+
+
+def put_artifact(
+    place: Place, wanted: Wanted, data: bytes, providers: Providers, *, format_name: str
+) -> WriterResult:
+    """Write one file, atomically and durably, sealed if there are providers of a key.
+
+    Raises
+    ------
+    TargetExistsError
+        It exists and must not be overwritten.
+    TargetUnavailableError
+        It cannot be written.
+    CommitOutcomeUnknownError
+        The store did not say whether it was.
+    """
+    while True:
+        named = wanted.stamped(place.store)
+        supersedes = check_file(place, named)
+        write_id = WriteId(secrets.token_hex(8))
+        stored = _seal(data, _new_lock(providers, write_id), named, write_id)
+        try:
+            _put(place, named, stored)
+        except VersionConflict:
+            if wanted.timestamp_in_name:  # somebody else took that very time
+                continue
+            raise TargetExistsError(
+                f"{place.url(named.file)} appeared meanwhile; pass overwrite=True or another name"
+            ) from None
+        _remove(place, supersedes)
+        return _result(place, named, stored, write_id, format_name)
+
+
+def update_artifact(
+    place: Place,
+    wanted: Wanted,
+    change: Callable[[bytes | None], bytes],
+    providers: Providers,
+    *,
+    format_name: str,
+) -> WriterResult:
+    """Replace a file by what `change` makes of its plain bytes, losing nobody else's change.
+
+    `change` gets None for a file that is not there yet. Of an encrypted file, all keys that
+    open it go on doing so.
+
+    Raises
+    ------
+    InvalidTargetError
+        It is damaged; or it is plain and a key is given.
+    MissingKeyError, WrongKeyError
+        It is encrypted and the key is missing or wrong.
+    ConcurrentWriteError
+        Others kept being faster for too long.
+    """
+    _check_other_form(place, wanted)
+    check_file(place, wanted)
+    write_id = WriteId(secrets.token_hex(8))
+
+    def change_stored(stored: bytes | None) -> bytes:
+        lock, plain = _open(stored, providers) if stored is not None else (None, None)
+        if lock is None:
+            lock = _new_lock(providers, write_id)
+        return _seal(change(plain), lock, wanted, write_id)
+
+    stored = place.store.update(wanted.file, change_stored)
+    return _result(place, wanted, stored, write_id, format_name)
+
+
+def _check_other_form(place: Place, wanted: Wanted) -> None:
+    if not place.store.is_file(wanted.other_file):
+        return
+    url = place.url(wanted.other_file)
+    if wanted.encrypted:
+        raise InvalidTargetError(
+            f"{url} is not encrypted; leave encryption_key out to add to it, or write it anew "
+            "with the key"
+        )
+    raise MissingKeyError(f"{url} is encrypted; give its encryption_key")
+
+
+def _put(place: Place, wanted: Wanted, stored: bytes) -> None:
+    try:
+        if wanted.overwrite:
+            place.store.put(wanted.file, stored)
+        else:
+            place.store.put_if(wanted.file, stored, None)
+    except VersionConflict:
+        if _read(place, wanted) != stored:  # else a retry below us met our own file
+            raise
+    except TargetUnavailableError as error:
+        if error.answered:
+            raise
+        if _read(place, wanted) != stored:
+            raise CommitOutcomeUnknownError(
+                f"the store did not say whether {place.url(wanted.file)} was written; "
+                "look at it before writing again"
+            ) from error
+
+
+def _read(place: Place, wanted: Wanted) -> bytes | None:
+    try:
+        return place.store.read(wanted.file)
+    except (TargetUnavailableError, FileNotFoundError):
+        return None
+
+
+def _remove(place: Place, supersedes: tuple[str, ...]) -> None:
+    try:
+        place.store.remove(supersedes)
+    except TargetUnavailableError as error:
+        logger.warning("written, but an earlier version could not be removed: %s", error)
+
+
+def _new_lock(providers: Providers, write_id: WriteId) -> _Lock | None:
+    if not providers:
+        return None
+    dataset_key = secrets.token_bytes(32)
+    wrapped = keys.wrap_all(providers, dataset_key, manifest.key_context(write_id))
+    return _Lock(dataset_key=Redacted(dataset_key), keyed_by=write_id, wrapped=wrapped)
+
+
+def _seal(data: bytes, lock: _Lock | None, wanted: Wanted, write_id: WriteId) -> bytes:
+    if lock is None:
+        return data
+    held = FileKeys(write_id=write_id, keyed_by=lock.keyed_by, wrapped=lock.wrapped)
+    header = file_header(wanted.file.rpartition("/")[2], held)
+    sealed: bytes = envelope.seal(data, lock.dataset_key.reveal(), header).to_pybytes()
+    return sealed
+
+
+def _open(stored: bytes, providers: Providers) -> tuple[_Lock | None, bytes]:
+    if not providers:
+        return None, stored
+    try:
+        held = parse_file_header(envelope.read_header(partial(_slice, stored)).fields)
+        key = keys.unwrap_any(providers, held.wrapped, manifest.key_context(held.keyed_by))
+        plain = envelope.open_sealed(stored, key)
+    except EncryptionKeyError:
+        raise
+    except DataReadError as error:
+        raise InvalidTargetError(f"the file is damaged and kept as it is: {error}") from error
+    lock = _Lock(dataset_key=Redacted(key), keyed_by=held.keyed_by, wrapped=held.wrapped)
+    return lock, plain
+
+
+def _slice(data: bytes, start: int, end: int) -> bytes:
+    return data[start:end]
+
+
+def _result(
+    place: Place, wanted: Wanted, stored: bytes, write_id: WriteId, format_name: str
+) -> WriterResult:
+    return WriterResult(
+        path=present_path(place.url(wanted.file)),
+        size_bytes=len(stored),
+        timestamp=datetime.now(UTC),
+        format=format_name,
+        rows=None,
+        partitions=1,
+        write_id=write_id,
+        encrypted=wanted.encrypted,
+        manifest=None,
+        checksum=f"sha256:{hashlib.sha256(stored).hexdigest()}",
+    )

@@ -1,0 +1,173 @@
+"""Decide which file or directory a write goes to, and check it; changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pamola_dwriter import layout, manifest
+from pamola_dwriter.contracts import Store
+from pamola_dwriter.errors import DataReadError, InvalidTargetError, TargetExistsError
+from pamola_dwriter.paths import Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a caller wants to write: a name, and what may happen to what bears it already.
+
+    Attributes
+    ----------
+    extension : str
+        Of the single file, or of the parts; without a leading dot.
+    encrypted : bool
+        Whether a single file gets the extension of the sealed format too.
+    adds : bool
+        Whether the write adds to what stands there, rather than replacing it.
+    """
+
+    name: str
+    subdir: str
+    extension: str
+    encrypted: bool
+    timestamp_in_name: bool = False
+    overwrite: bool = True
+    adds: bool = False
+
+    def stamped(self, store: Store) -> Wanted:
+        """Return this with the time in its name, if wanted: to the second if that is free."""
+        if not self.timestamp_in_name:
+            return self
+        exact = False
+        while True:
+            name = layout.timestamped(self.name, datetime.now(UTC), exact=exact)
+            stamped = Wanted(
+                name=name,
+                subdir=self.subdir,
+                extension=self.extension,
+                encrypted=self.encrypted,
+                overwrite=False,
+            )
+            if not stamped.is_taken(store):
+                return stamped
+            exact = True
+
+    @property
+    def directory(self) -> str:
+        """The dataset of this name."""
+        return layout.join(self.subdir, self.name)
+
+    @property
+    def file(self) -> str:
+        """The single file of this name."""
+        return self._sealed_file if self.encrypted else self._plain_file
+
+    @property
+    def other_file(self) -> str:
+        """The single file that the name has with encryption if it is plain, and vice versa."""
+        return self._plain_file if self.encrypted else self._sealed_file
+
+    @property
+    def _plain_file(self) -> str:
+        return f"{self.directory}.{self.extension}"
+
+    @property
+    def _sealed_file(self) -> str:
+        return f"{self._plain_file}.{layout.SEALED_EXTENSION}"
+
+    def is_taken(self, store: Store) -> bool:
+        """Return whether anything bears this name, in whatever form."""
+        files = (self.file, self.other_file)
+        return any(map(store.is_file, files)) or bool(store.listdir(self.directory))
+
+
+def check_file(place: Place, wanted: Wanted) -> tuple[str, ...]:
+    """Check the single file of a name; return what it supersedes.
+
+    Raises
+    ------
+    TargetExistsError
+        It exists and must not be overwritten, or a dataset or directory bears its name.
+    TargetUnavailableError
+        It cannot be written.
+    """
+    store = place.store
+    store.check_writable(wanted.file)
+    _check_outside_datasets(place, wanted)
+    if store.listdir(wanted.file):
+        raise TargetExistsError(f"{place.url(wanted.file)} is a directory; choose another name")
+    if holds_dataset(store, wanted):
+        raise TargetExistsError(
+            f"{place.url(wanted.directory)} is a dataset of that name, which one file would leave "
+            "standing; pass single_file=False to overwrite it, or choose another name"
+        )
+    return _superseded(place, wanted, [wanted.other_file], [wanted.file])
+
+
+def check_directory(place: Place, wanted: Wanted) -> tuple[str | None, tuple[str, ...]]:
+    """Check the dataset of a name; return the version of its manifest, and what it supersedes.
+
+    Raises
+    ------
+    TargetExistsError
+        It exists and must not be overwritten, or holds files of others.
+    InvalidTargetError
+        Its manifest is damaged, or was written by a newer release.
+    TargetUnavailableError
+        It cannot be written.
+    """
+    store, url = place.store, place.url(wanted.directory)
+    commit = layout.join(wanted.directory, layout.MANIFEST)
+    if store.is_file(wanted.directory):
+        raise TargetExistsError(f"{url} is a file; choose another name")
+    store.check_writable(commit)
+    _check_outside_datasets(place, wanted)
+    files = store.listdir(wanted.directory)
+    if files and not (wanted.overwrite or wanted.adds):
+        raise _exists(url)
+    if foreign := layout.foreign_files(files):
+        raise TargetExistsError(
+            f"{url} holds files this package did not write, such as {foreign[0]!r}; "
+            "overwriting would mix or lose them. Choose another name"
+        )
+    present = store.read_versioned(commit)
+    if present is not None:
+        try:
+            manifest.parse_envelope(present.data)
+        except DataReadError as error:
+            raise InvalidTargetError(f"{url} is kept as it is: {error}") from error
+    single = [wanted.file, wanted.other_file]
+    superseded = () if wanted.adds else _superseded(place, wanted, single, single)
+    return (present.version if present else None), superseded
+
+
+def holds_dataset(store: Store, wanted: Wanted) -> bool:
+    """Return whether a dataset bears the name."""
+    return store.is_file(layout.join(wanted.directory, layout.MANIFEST))
+
+
+def _superseded(
+    place: Place, wanted: Wanted, others: Sequence[str], all_forms: Sequence[str]
+) -> tuple[str, ...]:
+    if wanted.overwrite:
+        return tuple(path for path in others if place.store.is_file(path))
+    for path in sorted({*others, *all_forms}):
+        if place.store.is_file(path):
+            raise _exists(place.url(path))
+    return ()
+
+
+def _check_outside_datasets(place: Place, wanted: Wanted) -> None:
+    """Refuse a file inside a dataset: the next overwrite of that would find it foreign."""
+    steps = wanted.subdir.split("/") if wanted.subdir else []
+    for depth in range(len(steps) + 1):
+        folder = "/".join(steps[:depth])
+        if place.store.is_file(layout.join(folder, layout.MANIFEST)):
+            raise TargetExistsError(
+                f"{place.url(folder).rstrip('/')} is a dataset, and nothing else may lie in it; "
+                "choose another subdir"
+            )
+
+
+def _exists(url: str) -> TargetExistsError:
+    return TargetExistsError(f"{url} exists; pass overwrite=True or another name")

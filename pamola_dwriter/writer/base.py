@@ -1,0 +1,141 @@
+"""What all writes of a writer share: where it writes, with which key, and whom it tells."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distributed import Client
+from upath import UPath
+
+from pamola_dwriter import keys, layout
+from pamola_dwriter.contracts import KeyProvider
+from pamola_dwriter.errors import DataWriteError, InvalidWriteError, MissingKeyError
+from pamola_dwriter.paths import PathLike, open_place, present_path
+from pamola_dwriter.request import check_flag
+from pamola_dwriter.settings import Settings
+from pamola_dwriter.spec import Redacted
+from pamola_dwriter.subtask import Tracker, WriteSubtask, check_tracker
+from pamola_dwriter.targets import Wanted
+
+Logger = logging.Logger | logging.LoggerAdapter[Any]
+
+PARAMETERS = frozenset(
+    {"name", "subdir", "timestamp_in_name", "encryption_key", "overwrite", "pretty"}
+)
+"""What most methods take; a keyword that is nearly one of these is a misspelling."""
+
+_MODES = ("none", "simple", "age")
+"""Modes of the reference library; whatever is encrypted here is in the one sealed format."""
+
+
+class WriterBase:
+    """A task directory, opened for writing; see :class:`~pamola_dwriter.writer.DataWriter`."""
+
+    def __init__(  # noqa: PLR0913 - the specified signature
+        self,
+        task_dir: PathLike,
+        logger: Logger | None = None,
+        progress_tracker: Tracker | None = None,
+        use_encryption: bool | None = None,
+        encryption_key: Any = None,
+        encryption_mode: str | None = None,
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        client: Client | None = None,
+    ) -> None:
+        check_flag("use_encryption", use_encryption)
+        if encryption_mode not in (None, *_MODES):
+            raise InvalidWriteError(
+                f"encryption_mode must be one of {', '.join(_MODES)}, not {encryption_mode!r}"
+            )
+        if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
+            raise InvalidWriteError(f"logger must be a Logger, not {type(logger).__name__}")
+        self._logger = logging.getLogger("pamola_dwriter") if logger is None else logger
+        self._tracker = check_tracker(progress_tracker)
+        self._client = client
+        settings = Settings.load()
+        self._place = open_place(task_dir, storage_options, settings.upload_part_size)
+        self._use_encryption = use_encryption
+        self._encryption_key = Redacted(encryption_key)
+        self._resolved: tuple[KeyProvider, ...] | None = None
+        self._ensure_directories()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._place.root}>"
+
+    @property
+    def task_dir(self) -> Path | UPath:
+        """The task directory: a Path, or a UPath without its storage options."""
+        return present_path(self._place.root)
+
+    def _ensure_directories(self) -> None:
+        """Make the standard folders, where the store has folders."""
+        self._place.store.make_folders(layout.FOLDERS)
+
+    def _key(self, encryption_key: Any) -> tuple[KeyProvider, ...]:
+        """Return the providers of one write's key; none if it is not encrypted."""
+        if encryption_key is not None:
+            return keys.resolve(encryption_key)
+        if self._resolved is None:
+            # Once, and not before a write needs it: a passphrase costs its derivation, and tasks
+            # of the reference library make writers that never write, with what is no key.
+            self._resolved = self._resolve_default()
+        return self._resolved
+
+    def _resolve_default(self) -> tuple[KeyProvider, ...]:
+        default = self._encryption_key.reveal()
+        if self._use_encryption is False or (default is None and not self._use_encryption):
+            return ()
+        if default is None:
+            raise MissingKeyError("use_encryption=True needs an encryption_key")
+        return keys.resolve(default)
+
+    @contextmanager
+    def _reporting(self, action: str) -> Iterator[None]:
+        """Log an error of ours, once, and let it say first what it is about."""
+        try:
+            yield
+        except DataWriteError as error:
+            self._report(action, error)
+            raise
+
+    def _report(self, action: str, error: DataWriteError) -> None:
+        error.say_first(f"Failed to {action}")
+        self._logger.error("%s", error)
+
+    @contextmanager
+    def _step(self, description: str) -> Iterator[None]:
+        """Make what is done inside one subtask of the caller's tracker."""
+        if self._tracker is None:
+            yield
+            return
+        subtask = WriteSubtask(self._tracker, description, total=1)
+        try:
+            yield
+        except BaseException:
+            subtask.close("failed")
+            raise
+        subtask.close("committed")
+
+    def _wanted(
+        self,
+        name: str,
+        subdir: str | None,
+        extension: str,
+        providers: tuple[KeyProvider, ...],
+        **flags: bool,
+    ) -> Wanted:
+        """Return the single file that is wanted, its name checked."""
+        for flag, value in flags.items():
+            check_flag(flag, value)
+        return Wanted(
+            name=layout.check_name(name),
+            subdir=layout.check_subdir(subdir),
+            extension=extension,
+            encrypted=bool(providers),
+            **flags,
+        )

@@ -1,0 +1,58 @@
+"""A task directory that a test can look at behind the writer's back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+import pandas as pd
+
+from pamola_dwriter import DataWriter, read_dataset
+
+
+@dataclass(frozen=True)
+class Place:
+    """A task directory, with what it takes to look at it behind the writer's back."""
+
+    root: str
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def files(self) -> list[str]:
+        """Every file of the task directory, relative to it."""
+        file_system, root = self._open()
+        try:
+            found = [file[len(root) :].lstrip("/") for file in file_system.find(root)]
+        except FileNotFoundError:
+            return []
+        return sorted(file for file in found if file)
+
+    def pending_uploads(self) -> list[str]:
+        """Keys of the multipart uploads that nobody completed or aborted."""
+        if not self.root.startswith("s3://"):
+            return []
+        file_system, root = self._open()
+        bucket, prefix = root.split("/", 1)
+        reply = file_system.call_s3("list_multipart_uploads", Bucket=bucket)
+        return [u["Key"] for u in reply.get("Uploads", ()) if u["Key"].startswith(prefix)]
+
+    def assert_no_leftovers(self, *write_ids: str) -> None:
+        """Nothing stands but what these writes committed."""
+        assert self.pending_uploads() == []
+        for file in self.files():
+            name = file.rpartition("/")[2]
+            ours = any(write_id in name for write_id in write_ids)
+            assert ours or (write_ids and name.startswith("_manifest.json")), file
+
+    def writer(self, **options: Any) -> DataWriter:
+        return DataWriter(self.root, storage_options=self.options, **options)
+
+    def read(self, path: Any, **options: Any) -> pd.DataFrame:
+        frame = read_dataset(path, storage_options=self.options, **options).compute()
+        return frame.sort_values("x").reset_index(drop=True)
+
+    def _open(self) -> tuple[Any, str]:
+        options = {**self.options, "use_listings_cache": False}
+        file_system, root = fsspec.core.url_to_fs(self.root, **options)
+        return file_system, root.rstrip("/")

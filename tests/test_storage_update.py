@@ -1,0 +1,608 @@
+"""Updates and conditional writes of single files, under races, crashes and lost replies."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from deploy.local.servers import S3Server
+from pamola_dwriter import layout
+from pamola_dwriter.contracts import Store, VersionConflict
+from pamola_dwriter.errors import (
+    CommitOutcomeUnknownError,
+    ConcurrentWriteError,
+    TargetUnavailableError,
+)
+from pamola_dwriter.spec import Redacted
+from pamola_dwriter.storage import open_store, posix, updates
+from pamola_dwriter.storage.objects import ObjectStore
+from pamola_dwriter.storage.updates import History, Seen
+
+FILE = "metrics/run.json"
+PART_SIZE = 5 * 2**20
+PROCESSES = 8
+
+Items = list[str]
+
+
+def appended(item: str) -> Callable[[bytes | None], bytes]:
+    """A change that adds one item to a JSON list."""
+
+    def change(data: bytes | None) -> bytes:
+        return json.dumps([*json.loads(data or b"[]"), item]).encode()
+
+    return change
+
+
+def items(store: Store) -> Items:
+    found: Items = json.loads(store.read(FILE))
+    return found
+
+
+@pytest.fixture(params=["posix", "s3", "memory", "folders"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server) -> Store:
+    """One store of each kind, on an empty task directory."""
+    if request.param == "folders":
+        return ObjectStore(LocalFileSystem(), str(tmp_path))
+    if request.param == "posix":
+        return open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    if request.param == "memory":
+        return open_store(f"memory://{tmp_path.name}", Redacted({}), PART_SIZE)
+    root = request.getfixturevalue("s3_task_dir")
+    return open_store(root, Redacted(s3.storage_options), PART_SIZE)
+
+
+def test_update_makes_and_changes_a_file(store: Store) -> None:
+    """An update is given None for an absent file, then what stands, and returns what it wrote."""
+    given_bytes: list[bytes | None] = []
+
+    def change(data: bytes | None) -> bytes:
+        given_bytes.append(data)
+        return (data or b"") + b"x"
+
+    assert [store.update(FILE, change) for _ in range(3)] == [b"x", b"xx", b"xxx"]
+    assert given_bytes == [None, b"x", b"xx"]
+    assert store.read(FILE) == b"xxx"
+    assert store.listdir("_staging") == []
+
+
+def test_failing_change_is_passed_on(store: Store) -> None:
+    """Whatever a change raises comes out as it is, changes nothing and blocks nobody."""
+    store.put(FILE, b"old")
+    with pytest.raises(ZeroDivisionError):
+        store.update(FILE, lambda data: b"%d" % (1 // 0))
+    assert store.read(FILE) == b"old"
+    assert store.update(FILE, lambda data: b"new") == b"new"
+
+
+def test_file_of_somebody_else_can_be_updated(store: Store) -> None:
+    """A file that was put whole is updated like any other, and can be put again."""
+    for item in ("a", "b"):
+        store.put(FILE, b'["put"]')
+        store.update(FILE, appended(item))
+        assert items(store) == ["put", item]
+
+
+def test_threads_lose_nothing(store: Store) -> None:
+    """Eight threads that append at once leave every item exactly once."""
+    with ThreadPoolExecutor(8) as pool:
+        names = [f"{number}" for number in range(64)]
+        list(pool.map(lambda name: store.update(FILE, appended(name)), names))
+    assert sorted(items(store)) == sorted(names)
+
+
+def _append_many(barrier: Any, root: str, options: dict[str, Any], who: int, count: int) -> None:
+    store = open_store(root, Redacted(options), PART_SIZE)
+    barrier.wait(60)
+    for number in range(count):
+        store.update(FILE, appended(f"{who}-{number}"))
+
+
+def _race(root: str, options: dict[str, Any], count: int) -> None:
+    """Let real processes append at once, and read all the while."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pamola_dwriter", "s3fs"])
+    barrier = context.Barrier(PROCESSES)
+    racers = [
+        context.Process(target=_append_many, args=(barrier, root, options, who, count))
+        for who in range(PROCESSES)
+    ]
+    for racer in racers:
+        racer.start()
+    store, seen = open_store(root, Redacted(options), PART_SIZE), 0
+    while any(racer.is_alive() for racer in racers):
+        with suppress(FileNotFoundError):
+            assert len(items(store)) >= seen
+            seen = len(items(store))
+        time.sleep(0.001)
+    assert [racer.exitcode for racer in racers] == [0] * PROCESSES
+    wanted = [f"{who}-{number}" for who in range(PROCESSES) for number in range(count)]
+    assert sorted(items(store)) == sorted(wanted)
+    assert store.listdir("_staging") == []
+
+
+def test_processes_lose_nothing_on_a_local_disk() -> None:
+    """Eight processes append 200 items each; a reader always finds a whole file that grows."""
+    # In memory where there is such: here the locking is tried, not the disk.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+    with TemporaryDirectory(dir=memory) as folder:
+        _race(folder, {}, 200)
+        assert sorted(os.listdir(f"{folder}/metrics")) == ["_run.json.lock", "run.json"]
+        assert os.listdir(folder) == ["metrics"]
+
+
+def test_processes_lose_nothing_on_s3(s3: S3Server, s3_task_dir: str) -> None:
+    """The same with 50 items each on S3, where every update races all others."""
+    _race(s3_task_dir, s3.storage_options, 50)
+
+
+_DIE = """
+import os, signal, sys
+from pamola_dwriter.contracts import VersionConflict
+from pamola_dwriter.spec import Redacted
+from pamola_dwriter.storage import open_store
+
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+root, path, how = sys.argv[1:]
+store = open_store(root, Redacted({}), 2**23)
+if how == "change":
+    store.update(path, die)
+os.link = os.replace = die
+if how == "put":
+    store.put(path, b"new")
+if how == "put_if":
+    present = store.read_versioned(path)
+    store.put_if(path, b"new", present.version if present else None)
+if how == "update":
+    store.update(path, lambda data: b"new")
+"""
+
+
+def _die(root: Path, path: str, how: str) -> None:
+    died = subprocess.run([sys.executable, "-c", _DIE, str(root), path, how], check=False)
+    assert died.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("how", ["change", "update"])
+def test_killed_holder_of_the_lock_blocks_nobody(tmp_path: Path, how: str) -> None:
+    """A process killed inside an update leaves the old file, and the next update goes through."""
+    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store.put(FILE, b"old")
+    _die(tmp_path, FILE, how)
+    assert store.read(FILE) == b"old"
+    began = time.monotonic()
+    store.update(FILE, lambda data: b"newer")
+    assert time.monotonic() - began < 5
+    assert store.read(FILE) == b"newer"
+
+
+@pytest.mark.parametrize("how", ["put", "put_if"])
+@pytest.mark.parametrize("present", [None, b"old"])
+def test_killed_put_leaves_nothing_in_the_dataset(
+    tmp_path: Path, how: str, present: bytes | None
+) -> None:
+    """A process killed while it writes a manifest leaves no file that would count as foreign."""
+    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    manifest = "output/d/_manifest.json"
+    if present:
+        store.put(manifest, present)
+    _die(tmp_path, manifest, how)
+    assert layout.foreign_files(store.listdir("output/d")) == []
+    assert [Path(file).name for file in store.listdir("output")] == [
+        name
+        for name in ("_manifest.json", "_manifest.json.lock")
+        if present and (how == "put_if" or not name.endswith("lock"))
+    ]
+    store.put(manifest, b"new")
+    assert store.read(manifest) == b"new"
+
+
+def test_hanging_holder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that nobody gives back in time is a ConcurrentWriteError, and nothing is changed."""
+    monkeypatch.setattr(posix, "_LOCK_PATIENCE", 0.1)
+    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store.put(FILE, b"old")
+
+    def hang(data: bytes | None) -> bytes:
+        with ThreadPoolExecutor(1) as pool, pytest.raises(ConcurrentWriteError, match="lock"):
+            pool.submit(store.update, FILE, lambda data: b"second").result()
+        return b"first"
+
+    store.update(FILE, hang)
+    assert store.read(FILE) == b"first"
+
+
+def test_put_is_not_undone_by_an_update(tmp_path: Path) -> None:
+    """A whole file that is put while an update is under way stands after it."""
+    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store.update(FILE, lambda data: b"first")
+    with ThreadPoolExecutor(1) as pool:
+
+        def change(data: bytes | None) -> bytes:
+            futures.append(pool.submit(store.put, FILE, b"put"))
+            time.sleep(0.2)
+            return b"second"
+
+        futures: list[Any] = []
+        store.update(FILE, change)
+        futures[0].result()
+    assert store.read(FILE) == b"put"
+
+
+def test_file_made_during_an_update_is_kept(store: Store) -> None:
+    """When a file appears between reading and writing, the change is made to that file."""
+    made: list[bytes | None] = []
+
+    def change(data: bytes | None) -> bytes:
+        if not made:
+            store.put_if(FILE, b"theirs", None)
+        made.append(data)
+        return (data or b"") + b"+ours"
+
+    assert store.update(FILE, change) == b"theirs+ours"
+    assert made == [None, b"theirs"]
+
+
+# --- the S3 server behind a proxy that loses replies -------------------------------------------
+
+
+class Proxy:
+    """Stands before an S3 server and does to its PUTs what `faults` says, one after the other.
+
+    ``lose``: forward, then hang up without a reply; ``drop``: hang up at once; ``500``: forward,
+    then answer 500; ``409``: answer so, and forward nothing.
+    """
+
+    def __init__(self, server: S3Server, *faults: str) -> None:
+        self.faults = deque(faults)
+        self.puts = 0
+        self.deaf = False  # when set, GETs are dropped
+        self.behind: Callable[[], None] = lambda: None  # called after a fault
+        self._upstream = server.endpoint_url.removeprefix("http://")
+
+    def options(self, server: S3Server) -> dict[str, Any]:
+        """Storage options that lead here; few retries, or every test would take a minute."""
+        client = {**server.storage_options["client_kwargs"], "endpoint_url": self.url}
+        retries = {"retries": {"max_attempts": 1}}
+        return {**server.storage_options, "client_kwargs": client, "config_kwargs": retries}
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        self.puts += handler.command == "PUT"
+        fault = self.faults.popleft() if handler.command == "PUT" and self.faults else ""
+        if fault == "drop" or (self.deaf and handler.command == "GET"):
+            self._hang_up(handler)
+        elif fault == "409":
+            self._reply(handler, 409, {}, _error("ConditionalRequestConflict"))
+        else:
+            status, headers, data = self._forward(handler, body)
+            if fault:
+                self.behind()
+            if fault == "lose":
+                self._hang_up(handler)
+            elif fault == "500":
+                self._reply(handler, 500, {}, _error("InternalError"))
+            else:
+                self._reply(handler, status, headers, data)
+
+    def _forward(
+        self, handler: BaseHTTPRequestHandler, body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(self._upstream, timeout=30)
+        connection.putrequest(
+            handler.command, handler.path, skip_host=True, skip_accept_encoding=True
+        )
+        for name, value in handler.headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        reply = connection.getresponse()
+        data = reply.read()
+        connection.close()
+        return reply.status, dict(reply.getheaders()), data
+
+    def _reply(
+        self, handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], data: bytes
+    ) -> None:
+        handler.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                handler.send_header(name, value)
+        handler.send_header("Content-Length", headers.get("Content-Length", str(len(data))))
+        handler.end_headers()
+        handler.wfile.write(data)
+
+    def _hang_up(self, handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        with suppress(OSError):
+            handler.connection.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def listening(self) -> Iterator[Proxy]:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args: Any) -> None:
+                """Say nothing."""
+
+        for method in ("GET", "PUT", "POST", "HEAD", "DELETE"):
+            setattr(Handler, f"do_{method}", lambda handler: proxy.answer(handler))
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+            listener.daemon_threads = True
+            self.url = f"http://127.0.0.1:{listener.server_port}"
+            threading.Thread(target=listener.serve_forever, daemon=True).start()
+            yield self
+            listener.shutdown()
+
+
+def _error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+
+
+@contextmanager
+def faulty(server: S3Server, root: str, *faults: str) -> Iterator[tuple[Store, Proxy]]:
+    """Open a store behind a proxy with `faults`."""
+    with Proxy(server, *faults).listening() as proxy:
+        yield open_store(root, Redacted(proxy.options(server)), PART_SIZE), proxy
+
+
+@pytest.fixture
+def direct(s3: S3Server, s3_task_dir: str) -> Store:
+    """The same task directory without the proxy."""
+    return open_store(s3_task_dir, Redacted(s3.storage_options), PART_SIZE)
+
+
+@pytest.mark.parametrize("present", [False, True])
+@pytest.mark.parametrize("fault", ["lose", "drop", "500", "409"])
+def test_fault_of_a_put_counts_once(
+    s3: S3Server, s3_task_dir: str, direct: Store, fault: str, *, present: bool
+) -> None:
+    """Whatever becomes of the reply, every update is in the file exactly once."""
+    if present:
+        direct.update(FILE, appended("before"))
+    with faulty(s3, s3_task_dir, fault, "", fault, fault) as (store, proxy):
+        written = [store.update(FILE, appended(item)) for item in ("a", "b", "c")]
+    assert items(direct) == ["before"] * present + ["a", "b", "c"]
+    assert written[-1] == direct.read(FILE)
+    assert not proxy.faults
+
+
+@pytest.mark.parametrize("others", [1, updates.KEPT])
+@pytest.mark.parametrize("fault", ["lose", "500"])
+def test_others_may_follow_a_lost_reply(
+    s3: S3Server, s3_task_dir: str, direct: Store, fault: str, others: int
+) -> None:
+    """An update is recognised under as many later ones as an object remembers."""
+    direct.update(FILE, lambda data: b"0")
+
+    def follow() -> None:
+        for _ in range(others - 1):
+            direct.update(FILE, lambda data: b"%d" % (int(data or 0) + 1))
+
+    with faulty(s3, s3_task_dir, fault) as (store, proxy):
+        proxy.behind = follow
+        written = store.update(FILE, lambda data: b"%d" % (int(data or 0) + 1))
+    assert written == b"1"
+    assert direct.read(FILE) == b"%d" % others
+
+
+def test_more_than_an_object_remembers_is_unknown(
+    s3: S3Server, s3_task_dir: str, direct: Store
+) -> None:
+    """When so many others followed that nothing tells any more, the outcome is unknown."""
+    direct.update(FILE, lambda data: b"0")
+
+    def follow() -> None:
+        for _ in range(updates.KEPT):
+            direct.update(FILE, lambda data: b"%d" % (int(data or 0) + 1))
+
+    with faulty(s3, s3_task_dir, "lose") as (store, proxy):
+        proxy.behind = follow
+        with pytest.raises(CommitOutcomeUnknownError, match="look at it"):
+            store.update(FILE, lambda data: b"%d" % (int(data or 0) + 1))
+    assert direct.read(FILE) == b"%d" % (updates.KEPT + 1)
+
+
+def test_update_that_cannot_be_read_back_is_unknown(
+    s3: S3Server, s3_task_dir: str, direct: Store
+) -> None:
+    """When the reply is lost and then nothing can be read, the outcome is unknown."""
+    direct.update(FILE, appended("before"))
+    with faulty(s3, s3_task_dir, "lose", "lose", "lose") as (store, proxy):
+        proxy.behind = lambda: setattr(proxy, "deaf", True)
+        with pytest.raises(CommitOutcomeUnknownError):
+            store.update(FILE, appended("a"))
+    assert items(direct) == ["before", "a"]
+
+
+def test_replaced_object_has_no_update_of_ours(
+    s3: S3Server, s3_task_dir: str, direct: Store
+) -> None:
+    """When somebody puts another file over a lost update, the update is made to that file."""
+    direct.update(FILE, appended("before"))
+    with faulty(s3, s3_task_dir, "lose") as (store, proxy):
+        proxy.behind = lambda: direct.put(FILE, b'["theirs"]')
+        store.update(FILE, appended("a"))
+    assert items(direct) == ["theirs", "a"]
+
+
+def test_outrun_update_gives_up(direct: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An update that others always outrun ends in ConcurrentWriteError and changes nothing."""
+    monkeypatch.setattr(updates, "PATIENCE", 0.5)
+
+    def outrun(data: bytes | None) -> bytes:
+        direct.put(FILE, os.urandom(8))
+        return b"ours"
+
+    with pytest.raises(ConcurrentWriteError, match="try again"):
+        direct.update(FILE, outrun)
+    assert direct.read(FILE) != b"ours"
+
+
+@pytest.mark.parametrize("expected_version", [False, True])
+@pytest.mark.parametrize("faults", [("409",), ("lose",), ("500", "409", "drop")])
+def test_put_if_is_sent_again(
+    s3: S3Server,
+    s3_task_dir: str,
+    direct: Store,
+    faults: tuple[str, ...],
+    *,
+    expected_version: bool,
+) -> None:
+    """A conditional put that the store asks to repeat is repeated, and meets its own bytes."""
+    version = None
+    if expected_version:
+        direct.put(FILE, b"old")
+        version = direct.read_versioned(FILE).version  # type: ignore[union-attr]
+    with faulty(s3, s3_task_dir, *faults) as (store, proxy):
+        with suppress(VersionConflict):  # a retry below us met our own: the caller reads back
+            store.put_if(FILE, b"new", version)
+        if "409" in faults:
+            assert proxy.puts > len(faults) - faults.count("500")
+    assert direct.read(FILE) == b"new"
+
+
+def test_endless_409_is_no_lost_race(s3: S3Server, s3_task_dir: str, direct: Store) -> None:
+    """A store that says 409 again and again is unavailable, and nobody knows what it did."""
+    with faulty(s3, s3_task_dir, *["409"] * 20) as (store, _):
+        with pytest.raises(TargetUnavailableError, match="injected") as caught:
+            store.put_if(FILE, b"new", None)
+    assert not caught.value.answered
+    assert not direct.is_file(FILE)
+
+
+def test_409_behind_which_another_won_is_a_conflict(
+    s3: S3Server, s3_task_dir: str, direct: Store
+) -> None:
+    """When reading back after a 409 shows somebody else's file, the race is lost."""
+    with faulty(s3, s3_task_dir, "409") as (store, proxy):
+        read = store.read_versioned
+
+        def read_after_theirs(path: str) -> Any:
+            direct.put(FILE, b"theirs")
+            return read(path)
+
+        store.read_versioned = read_after_theirs  # type: ignore[method-assign]
+        with pytest.raises(VersionConflict):
+            store.put_if(FILE, b"new", None)
+    assert direct.read(FILE) == b"theirs"
+
+
+def test_missing_bucket_is_no_lost_race(s3: S3Server) -> None:
+    """A conditional put to a bucket that is gone is unavailable, not a conflict."""
+    store = open_store("s3://nosuchbucket/x", Redacted(s3.storage_options), PART_SIZE)
+    with pytest.raises(TargetUnavailableError):
+        store.put_if(FILE, b"new", '"0123456789abcdef0123456789abcdef"')
+
+
+# --- the loop itself, against every order of faults --------------------------------------------
+
+
+class Scripted:
+    """An object in memory whose writes go as `script` says: a fault, and updates of others."""
+
+    def __init__(self, script: list[tuple[str, int]]) -> None:
+        self.script = deque(script)
+        self.seen = Seen(b"[]", "0")
+
+    def read(self) -> Seen:
+        return self.seen
+
+    def _land(self, data: bytes, history: History) -> None:
+        version = str(int(self.seen.version or 0) + 1)
+        self.seen = Seen(data, version, history)
+
+    def _others(self, count: int) -> None:
+        for number in range(count):
+            data = appended(f"other{number}")(self.seen.data)
+            self._land(data, self.seen.history.add(f"{number:08d}"))
+
+    def write(self, data: bytes, expected: str | None, history: History) -> None:
+        fault, others = self.script.popleft() if self.script else ("", 0)
+        if fault == "outrun":
+            self._others(max(others, 1))
+        if fault == "refuse":
+            raise TargetUnavailableError("403", answered=True)
+        landed = fault != "drop" and self.seen.version == expected
+        if landed:
+            self._land(data, history)
+        if fault != "outrun":
+            self._others(others)
+        if fault in ("drop", "lose"):
+            raise TargetUnavailableError("timed out", answered=False)
+        if not landed or fault == "retry":
+            raise VersionConflict
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["", "outrun", "drop", "lose", "retry", "refuse"]),
+            st.one_of(st.integers(0, 3), st.integers(updates.KEPT - 2, updates.KEPT + 2)),
+        ),
+        max_size=5,
+    )
+)
+@example([("lose", updates.KEPT - 1)])
+@example([("drop", 0), ("outrun", updates.KEPT), ("retry", 2)])
+def test_update_counts_once_under_any_faults(
+    script: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Returned means once, refused or outrun means never, unknown means at most once."""
+    monkeypatch.setattr(updates, "_FIRST_PAUSE", 0.0)
+    scripted = Scripted(script)
+    target = updates.Target("x", scripted.read, scripted.write)
+    try:
+        written = updates.update(target, appended("ours"))
+    except TargetUnavailableError:
+        wanted = {0}
+    except CommitOutcomeUnknownError:
+        wanted = {0, 1}
+        assert any(others > updates.KEPT - 1 for _, others in script)
+    else:
+        wanted = {1}
+        assert json.loads(written)[-1] == "ours"
+    assert json.loads(scripted.seen.data or b"[]").count("ours") in wanted
+
+
+@given(st.integers(1, 3 * updates.KEPT))
+def test_history_survives_its_text(count: int) -> None:
+    """A history is read back from its text, which fits into the metadata that S3 allows."""
+    history = History()
+    for number in range(count):
+        history = history.add(f"{number:08d}")
+    assert History.parse(history.dump()) == history
+    assert history.tokens[-1] == f"{count - 1:08d}"
+    assert len(history.tokens) == min(count, updates.KEPT)
+    assert len(history.dump()) < 1500
+
+
+@pytest.mark.parametrize("text", [None, "", "0:", "1:", "1:short", "x:abcdefgh", "1:abcdefgh\n"])
+def test_foreign_metadata_is_no_history(text: str | None) -> None:
+    """What this package did not write counts as no history at all."""
+    assert History.parse(text) == History()
