@@ -56,13 +56,18 @@ def put_artifact(
     """
     while True:
         named = wanted.stamped(place.store)
-        supersedes = check_file(place, named)
+        try:
+            supersedes = check_file(place, named)
+        except TargetExistsError:
+            if wanted.timestamp_in_name and named.is_taken(place.store):
+                continue  # by somebody who was faster, at that very time
+            raise
         write_id = WriteId(secrets.token_hex(8))
         stored = _seal(data, _new_lock(providers, write_id), named, write_id)
         try:
             _put(place, named, stored)
         except VersionConflict:
-            if wanted.timestamp_in_name:  # somebody else took that very time
+            if wanted.timestamp_in_name:
                 continue
             raise TargetExistsError(
                 f"{place.url(named.file)} appeared meanwhile; pass overwrite=True or another name"

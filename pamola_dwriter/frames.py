@@ -70,8 +70,7 @@ def as_frame(data: Any) -> pd.DataFrame | dd.DataFrame:
             if isinstance(made, pd.DataFrame | pd.Series | dd.DataFrame | dd.Series):
                 return as_frame(made)
             raise _refusal(made)
-    frame: pd.DataFrame = _table(data).to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
-    return frame
+    return _arrow_frame(_table(data))
 
 
 def has_index(data: Any) -> bool:
@@ -125,6 +124,14 @@ def _records_frame(records: Iterable[Any], names: Sequence[Any] = ()) -> pd.Data
         array = natural_array(values)
         columns[name] = values if array is None else _arrow_series(array)
     return pd.DataFrame(columns, index=pd.RangeIndex(len(rows)))
+
+
+def _arrow_frame(table: pa.Table) -> pd.DataFrame:
+    # to_pandas() fails on repeated names, which are for the write to refuse.
+    columns = {number: _arrow_series(column) for number, column in enumerate(table.columns)}
+    frame = pd.DataFrame(columns, index=pd.RangeIndex(table.num_rows))
+    frame.columns = pd.Index(table.column_names)
+    return frame
 
 
 def _arrow_series(array: pa.Array | pa.ChunkedArray) -> pd.Series:

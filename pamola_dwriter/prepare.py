@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.dataframe as dd
@@ -65,20 +65,21 @@ def bind(
     """
     _check_reach(place, client)
     write_id = WriteId(secrets.token_hex(8))
+    wanted = _wanted(place, spec, encrypted=bool(providers))
+    base = _base(place, wanted, providers, client) if spec.append else None
+    if base is not None and spec.write_index is None:
+        spec = replace(spec, write_index=bool(base.shape.frame["index"]))
     with nullcontext() if client is None else client.as_current():
         # Some inputs are looked at, and partitions measured: on the cluster that will write.
         frame = as_frame(data)
         shape = shape_of(frame, spec)
         source, partitions = _partitions(frame, spec, write_id)
-    wanted = _wanted(place, spec, encrypted=bool(providers))
-    single_file = _is_single_file(place, spec, wanted, partitions)
-    if single_file:
-        expected, supersedes, base = None, check_file(place, wanted), None
-    else:
-        expected, supersedes = check_directory(place, wanted)
-        base = _base(place, wanted, providers, client) if spec.append else None
     if base is not None:
         shape = fit(shape, base.shape, spec)
+    single_file = _is_single_file(place, spec, wanted, partitions)
+    expected, supersedes = (
+        (None, check_file(place, wanted)) if single_file else check_directory(place, wanted)
+    )
     return source, RunSpec(
         write_id=write_id,
         target=Target(

@@ -28,8 +28,9 @@ class WriteOptions(TypedDict, total=False):
     row_group_size : int, optional
         Rows in a Parquet row group.
     write_index : bool, optional
-        Whether the index is stored. Default: yes for Parquet, as Dask does; for CSV and JSON
-        Lines unless it is an unnamed integer index, which only numbers the rows.
+        Whether the index is stored. Default: not if pandas made it by itself; else yes for
+        Parquet, as Dask does, and for other formats unless it is unnamed integers, which only
+        number the rows. An append does as the dataset does.
     partition_on : str or list of str, optional
         Columns that become hive folders (and leave the files).
     single_file : bool or "auto", optional

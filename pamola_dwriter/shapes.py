@@ -37,7 +37,7 @@ def shape_of(frame: pd.DataFrame | dd.DataFrame, spec: WriteSpec) -> Shape:
         ``partition_on`` or ``schema`` does not fit it.
     """
     meta = _meta(frame)
-    described = formats.describe(meta, _keeps_index(meta, spec))
+    described = formats.describe(meta, _keeps_index(frame, meta, spec))
     schema, unresolved = formats.infer_schema(meta, described)
     if spec.schema is not None:
         schema = formats.apply_user_schema(schema, spec.schema)
@@ -98,9 +98,13 @@ def _meta(frame: pd.DataFrame | dd.DataFrame) -> pd.DataFrame:
     return meta
 
 
-def _keeps_index(meta: pd.DataFrame, spec: WriteSpec) -> bool:
+def _keeps_index(frame: pd.DataFrame | dd.DataFrame, meta: pd.DataFrame, spec: WriteSpec) -> bool:
     if spec.write_index is not None:
         return spec.write_index
+    if isinstance(frame, pd.DataFrame) and not (spec.partition_on or spec.target_part_size):
+        index = frame.index  # what pandas makes by itself, and again on reading
+        if isinstance(index, pd.RangeIndex) and index.equals(pd.RangeIndex(len(frame))):
+            return index.name is not None
     numbers_rows = (
         meta.index.nlevels == 1
         and meta.index.name is None

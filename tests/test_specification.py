@@ -61,13 +61,18 @@ def read_json(path: Path | UPath) -> Any:
     return json.loads(path.read_bytes())
 
 
+def read_csv(path: Path | UPath) -> pd.DataFrame:
+    with path.open("rb") as file:
+        return pd.read_csv(file)
+
+
 def test_basic_dataframe_writing(run: Run, root: Path | UPath) -> None:
     """A frame becomes output/users.csv, and an encrypted Parquet file with a time in its name."""
     names = run("Basic DataFrame Writing")
     plain, sealed = names["result"], names["encrypted_result"]
     assert str(plain.path) == f"{root}/task_001/output/users.csv"
     assert plain.size_bytes == (root / "task_001/output/users.csv").stat().st_size
-    pd.testing.assert_frame_equal(pd.read_csv(plain.path.open("rb")), names["df"])
+    pd.testing.assert_frame_equal(read_csv(plain.path), names["df"])
     stem = sealed.path.name.removesuffix(".parquet.pdw")
     assert layout.parse_timestamped(stem)[0] == "users_encrypted"  # type: ignore[index]
     with open_artifact(sealed.path, encryption_key="secure_encryption_key_123") as file:
@@ -112,7 +117,7 @@ def test_handling_dask_dataframes(run: Run, root: Path | UPath) -> None:
     names = run("Handling Dask DataFrames")
     small, large = names["small_result"], names["large_result"]
     assert str(small.path) == f"{root}/task_005/output/small_dask_data.csv"
-    assert small.rows == len(pd.read_csv(small.path.open("rb"))) == 10_000
+    assert small.rows == len(read_csv(small.path)) == 10_000
     assert str(large.path) == f"{root}/task_005/output/large_dask_data"
     assert (large.format, large.partitions) == ("partitioned_parquet", 10)
     pd.testing.assert_frame_equal(

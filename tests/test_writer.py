@@ -115,11 +115,12 @@ def test_files_stand_where_readers_look(place: Place, method: str, expected: str
     """Each kind has its folder and extension, on every store; a key adds the sealed one."""
     plain = write(place.writer(), method)
     assert str(plain.path) == f"{place.root}/{expected}"
-    assert place.files() == [expected]
+    assert [file for file in place.files() if not file.endswith(".lock")] == [expected]
     assert (plain.encrypted, plain.partitions) == (False, 1)
     sealed = Place(f"{place.root}/sealed", place.options)
     result = write(sealed.writer(encryption_key=KEY), method)
-    assert (result.encrypted, sealed.files()) == (True, [f"{expected}.pdw"])
+    assert result.encrypted
+    assert f"{expected}.pdw" in sealed.files()
 
 
 @pytest.mark.parametrize("method", [*WRITES, *UPDATES])
@@ -246,11 +247,11 @@ def test_racing_writes_with_a_time_all_stand(place: Place) -> None:
             pool.map(lambda n: writer.write_json(n, "n", timestamp_in_name=True), range(24))
         )
     assert len({str(result.path) for result in results}) == 24
-    assert (
-        sorted(json.loads(result.path.read_bytes()) for result in results) == list(range(24))
-        if not place.options
-        else len(place.files()) == 24
-    )
+    stored = []
+    for result in results:
+        with open_artifact(result.path, storage_options=place.options) as file:
+            stored.append(json.load(file))
+    assert stored == list(range(24))
 
 
 def test_a_dataset_of_the_name_is_not_left_behind(place: Place) -> None:

@@ -22,7 +22,8 @@ from pamola_core.utils.ops.op_data_writer import DataWriter as ReferenceWriter
 
 from benchmarks.pamola_core.calls import CALLS
 from benchmarks.pamola_core.catalog import cases
-from benchmarks.pamola_core.run import VARIANTS, run_calls, run_case
+from benchmarks.pamola_core.pipelines import PIPELINES
+from benchmarks.pamola_core.run import VARIANTS, run_calls, run_case, run_pipeline
 from benchmarks.pamola_core.verdict import Job, compare, show, summarize
 from pamola_dwriter import DataWriter
 
@@ -56,6 +57,12 @@ def _jobs(writer: type[Any]) -> Iterator[Job]:
                 reference=partial(run_case, case, variant, ReferenceWriter, execute=execute),
                 ours=partial(run_case, case, variant, writer, execute=execute and control),
             )
+    for pipeline in PIPELINES:
+        yield Job(
+            name=f"task: {pipeline.name}",
+            reference=partial(run_pipeline, pipeline, ReferenceWriter),
+            ours=partial(run_pipeline, pipeline, writer),
+        )
     for calls in CALLS:
         yield Job(
             name=f"calls: {calls.name}",

@@ -29,7 +29,7 @@ def aligned(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[dict[st
     """Return our files under the reference's names for them, and the reasons for renaming."""
     found: dict[str, Any] = {}
     reasons = set()
-    for name, value in ours.items():
+    for name, value in sorted(ours.items(), key=lambda item: not item[0].endswith("/")):
         known = name.removesuffix(SEALED)
         if known != name:
             reasons.add("sealed files say so: they end in .pdw")
@@ -38,6 +38,7 @@ def aligned(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[dict[st
             reasons.add("frames are written as JSON Lines, which grow part by part")
         if known not in theirs and _METRICS + known in theirs:
             known = _METRICS + known
+            found.pop(_METRICS, None)  # what they make as a folder stays empty
             reasons.add("write_metrics writes to the task directory, as is specified")
         found[known] = value
     return found, reasons

@@ -21,6 +21,7 @@ from benchmarks.pamola_core import data
 from benchmarks.pamola_core.calls import Calls
 from benchmarks.pamola_core.catalog import KEY, Case
 from benchmarks.pamola_core.content import contents, timeless
+from benchmarks.pamola_core.pipelines import Pipeline, start
 from benchmarks.pamola_core.substitute import substitute
 
 
@@ -128,6 +129,20 @@ def run_calls(calls: Calls, writer: type[Any], root: Path) -> Outcome:
     return Outcome(seen={"returned": returned, "files": files}, log=[])
 
 
+def run_pipeline(pipeline: Pipeline, writer: type[Any], root: Path) -> Outcome:
+    """Run a whole task; its log, checkpoints and report are the runner's own."""
+    with _quiet(root), substitute(writer):
+        _seed()
+        error, folder = start(pipeline, root)
+    files = {
+        name: content
+        for name, content in contents(folder, pipeline.key).items()
+        if not name.startswith(("logs/", "manifest.json"))
+    }
+    log = [] if error is None else [str(error["message"])]
+    return Outcome(seen={"succeeded": error is None, "files": files}, log=log)
+
+
 def _start(
     operation: Any,
     case: Case,
@@ -142,8 +157,8 @@ def _start(
     if variant.as_task:
         given = {**_configuration(operation), **given}
     where = {"data_source": source, "task_dir": root, "reporter": _Reporter()}
-    start = operation.execute if execute else operation.run
-    return start(**where, progress_tracker=tracker, **given)
+    begin = operation.execute if execute else operation.run
+    return begin(**where, progress_tracker=tracker, **given)
 
 
 def _configuration(operation: Any) -> dict[str, Any]:

@@ -57,6 +57,9 @@ def compare(job: Job, folder: Path) -> Verdict:
     if "raised" in ours.seen:
         verdict.wrong.append(Difference(("raised",), None, ours.seen["raised"]))
         return verdict
+    if not ours.seen.get("succeeded", True):
+        verdict.wrong.append(Difference(("succeeded",), True, False))
+        return verdict
     volatile = {difference.path for difference in differences(theirs.seen, again.seen)}
     verdict.volatile = len(volatile)
     for difference in differences(theirs.seen, _renamed(theirs.seen, ours.seen, verdict.meant)):
@@ -80,6 +83,8 @@ def _run(start: Callable[[Path], Outcome], root: Path) -> Outcome:
 def _failure(outcome: Outcome) -> str | None:
     if "raised" in outcome.seen:
         return str(outcome.seen["raised"])
+    if not outcome.seen.get("succeeded", True):
+        return "the task ended with an error"
     results = outcome.seen.get("results", [])
     return next((one["error"] for one in results if one["status"] == "ERROR"), None)
 

@@ -61,6 +61,6 @@ class ArrowSerializer:
         table.validate(full=True)
         return conform(table, wanted)
 
-    def _round_trip(self, schema: pa.Schema) -> None:
-        data = self.dumps(schema.empty_table(), FormatSpec(name="arrow"))
-        self.load(pa.BufferReader(data), schema, None, FormatSpec(name="arrow"))
+    def _round_trip(self, table: pa.Table) -> None:
+        data = self.dumps(table, FormatSpec(name="arrow"))
+        self.load(pa.BufferReader(data), table.schema, None, FormatSpec(name="arrow"))

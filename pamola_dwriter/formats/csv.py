@@ -94,9 +94,9 @@ class CsvSerializer:
         )
         return decode(table, wanted) if names else table.select([])
 
-    def _round_trip(self, schema: pa.Schema) -> None:
-        data = self.dumps(schema.empty_table(), FormatSpec(name="csv"))
-        self.load(pa.BufferReader(data), schema, None, FormatSpec(name="csv"))
+    def _round_trip(self, table: pa.Table) -> None:
+        data = self.dumps(table, FormatSpec(name="csv"))
+        self.load(pa.BufferReader(data), table.schema, None, FormatSpec(name="csv"))
 
 
 def _convert_options(schema: pa.Schema) -> pa.csv.ConvertOptions:

@@ -65,8 +65,9 @@ class ExcelSerializer:
                 f"a sheet of Excel has {MAX_ROWS - 1:,} rows below the names, not "
                 f"{table.num_rows:,}; write smaller partitions or another format"
             )
+        named = zip(table.column_names, table.columns, strict=True)
+        columns = [to_cells(name, column) for name, column in named]
         names = [escape(name, name) for name in table.column_names]
-        columns = [to_cells(name, table.column(name)) for name in table.column_names]
         return pa.py_buffer(write_workbook(names, columns))
 
     def load(
@@ -87,7 +88,6 @@ class ExcelSerializer:
         table = pa.Table.from_arrays(arrays, schema=read)
         return table if names else table.select([])
 
-    def _round_trip(self, schema: pa.Schema) -> None:
-        for field in schema:
-            to_cells(field.name, schema.empty_table().column(field.name))
-            from_cells([], field.type)
+    def _round_trip(self, table: pa.Table) -> None:
+        for field, column in zip(table.schema, table.columns, strict=True):
+            from_cells(to_cells(field.name, column).values, field.type)

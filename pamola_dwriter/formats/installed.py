@@ -49,7 +49,7 @@ def load_format(name: str) -> Serializer | None:
         )
     try:
         return _make(found[0])
-    except Exception as error:
+    except Exception as error:  # whatever somebody else's module raises
         raise UnknownFormatError(
             f"format {name!r} of package {packages[0]} is broken ({type(error).__name__}: "
             f"{error}); mend or uninstall the package"

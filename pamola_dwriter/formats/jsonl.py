@@ -71,10 +71,9 @@ class JsonLinesSerializer:
         table = _read(data, wire_schema(wanted if names else pa.schema([schema.field(0)])))
         return decode(table, wanted) if names else table.select([])
 
-    def _round_trip(self, schema: pa.Schema) -> None:
-        _read(pa.py_buffer(b"{}\n"), wire_schema(schema))
-        encode(schema.empty_table())
-        decode(wire_schema(schema).empty_table(), schema)
+    def _round_trip(self, table: pa.Table) -> None:
+        _read(pa.py_buffer(b"{}\n"), wire_schema(table.schema))
+        decode(encode(table), table.schema)
 
 
 def _read(data: pa.Buffer, schema: pa.Schema) -> pa.Table:

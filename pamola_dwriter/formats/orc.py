@@ -17,7 +17,6 @@ _DEFAULT = "zstd"
 _CODECS = ("zstd", "snappy", "zlib", "lz4", "none")
 
 _STAND_INS = {
-    pa.null(): pa.int8(),
     pa.uint8(): pa.int16(),
     pa.uint16(): pa.int32(),
     pa.uint32(): pa.int64(),
@@ -83,9 +82,9 @@ class OrcSerializer:
         table = pa.orc.ORCFile(file).read(columns=names or schema.names[:1])
         return conform(table, wanted)
 
-    def _round_trip(self, schema: pa.Schema) -> None:
-        data = self.dumps(schema.empty_table(), FormatSpec(name="orc"))
-        self.load(pa.BufferReader(data), schema, None, FormatSpec(name="orc"))
+    def _round_trip(self, table: pa.Table) -> None:
+        data = self.dumps(table, FormatSpec(name="orc"))
+        self.load(pa.BufferReader(data), table.schema, None, FormatSpec(name="orc"))
 
 
 def _stored_type(data_type: pa.DataType) -> pa.DataType:
@@ -131,7 +130,17 @@ def _encode(table: pa.Table) -> pa.Table:
 
 
 def _encode_column(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    if pa.types.is_null(column.type):
+        return column.cast(pa.int8())
     try:
-        return storage_of(column).cast(_stored_type(column.type))
+        stored = storage_of(column).cast(_stored_type(column.type))
     except pa.ArrowInvalid:
         return None
+    return _copied(stored) if pa.types.is_nested(stored.type) else stored
+
+
+def _copied(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return `column` without offsets: pyarrow 14 to 26 forgets nulls of a struct that has one."""
+    # Of two arrays a copy is made; one alone would be returned as it is.
+    chunks = [pa.concat_arrays([chunk, chunk.slice(0, 0)]) for chunk in column.chunks]
+    return pa.chunked_array(chunks, type=column.type)

@@ -68,9 +68,9 @@ class ParquetSerializer:
         with pq.ParquetFile(file, pre_buffer=True) as parquet:
             return conform(parquet.read(columns=names), wanted)
 
-    def _round_trip(self, schema: pa.Schema) -> None:
-        data = self.dumps(schema.empty_table(), FormatSpec(name="parquet"))
-        self.load(pa.BufferReader(data), schema, None, FormatSpec(name="parquet"))
+    def _round_trip(self, table: pa.Table) -> None:
+        data = self.dumps(table, FormatSpec(name="parquet"))
+        self.load(pa.BufferReader(data), table.schema, None, FormatSpec(name="parquet"))
 
 
 def _check_level(codec: str, level: Any) -> None:

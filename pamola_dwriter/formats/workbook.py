@@ -57,7 +57,8 @@ _PARTS = {
     '<cellXfs count="3"><xf numFmtId="0" fontId="0" fillId="0" borderId="0" xfId="0"/>'
     '<xf numFmtId="164" fontId="0" fillId="0" borderId="0" xfId="0" applyNumberFormat="1"/>'
     '<xf numFmtId="165" fontId="0" fillId="0" borderId="0" xfId="0" applyNumberFormat="1"/>'
-    "</cellXfs></styleSheet>",
+    '</cellXfs><cellStyles count="1"><cellStyle name="Normal" xfId="0" builtinId="0"/>'
+    "</cellStyles></styleSheet>",
 }
 _CELLS = {
     # An inline string is never taken for a formula, a number or an error.
@@ -67,6 +68,8 @@ _CELLS = {
     "date": (' s="1"><v>', "</v></c>"),
     "time": (' s="2"><v>', "</v></c>"),
 }
+_WIDTHS = {"date": 12, "time": 25}
+"""In characters."""
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, expat.ExpatError, EOFError, OSError, RuntimeError),
     *(ArithmeticError, AttributeError, LookupError, TypeError, ValueError),
@@ -106,12 +109,22 @@ def _entry(path: str) -> zipfile.ZipInfo:
 
 def _sheet(names: Sequence[str], columns: Sequence[Cells]) -> Iterator[str]:
     letters = column_letters(len(names))
-    yield f'{_XML}<worksheet xmlns="{_MAIN}"><sheetData>'
+    yield f'{_XML}<worksheet xmlns="{_MAIN}">{_widths(columns)}<sheetData>'
     yield _row(1, letters, (("text", name) for name in names))
     kinds = [column.kind for column in columns]
     for number, values in enumerate(zip(*(c.values for c in columns), strict=True), start=2):
         yield _row(number, letters, zip(kinds, values, strict=True))
     yield "</sheetData></worksheet>"
+
+
+def _widths(columns: Sequence[Cells]) -> str:
+    """Make dates wide enough to be shown: Excel puts #### into columns that are too narrow."""
+    wide = "".join(
+        f'<col min="{number}" max="{number}" width="{_WIDTHS[column.kind]}" customWidth="1"/>'
+        for number, column in enumerate(columns, start=1)
+        if column.kind in _WIDTHS
+    )
+    return f"<cols>{wide}</cols>" if wide else ""
 
 
 def _row(number: int, letters: Sequence[str], cells: Iterable[tuple[str, str | None]]) -> str:

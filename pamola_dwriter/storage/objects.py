@@ -21,11 +21,7 @@ from fsspec import AbstractFileSystem
 
 from pamola_dwriter import layout
 from pamola_dwriter.contracts import VersionConflict, Versioned
-from pamola_dwriter.errors import (
-    CommitOutcomeUnknownError,
-    PamolaWriterError,
-    TargetUnavailableError,
-)
+from pamola_dwriter.errors import PamolaWriterError, TargetUnavailableError
 from pamola_dwriter.spec import WriteId
 from pamola_dwriter.storage import updates
 
@@ -213,17 +209,21 @@ class ObjectStore:
                 self.put_if(path, data, present.version if present else None)
             except VersionConflict:
                 if time.monotonic() > deadline:
-                    raise updates.beaten(path) from None
+                    raise updates.beaten(repr(path)) from None
             except TargetUnavailableError as error:
-                if error.answered or self.read_versioned(path) == present:
+                if error.answered or self._still_stands(path, present):
                     raise
-                raise CommitOutcomeUnknownError(
-                    f"this update of {path!r} may have been written or not; look at it first"
-                ) from error
+                raise updates.unknown(repr(path)) from error
             else:
                 return data
             updates.pause(tried)
             tried += 1
+
+    def _still_stands(self, path: str, present: Versioned | None) -> bool:
+        try:
+            return self.read_versioned(path) == present
+        except TargetUnavailableError:
+            return False
 
     def _write(self, path: str, data: bytes) -> None:
         """Write a file in place."""

@@ -68,19 +68,25 @@ class PosixStore(ObjectStore):
                     "choose another task_dir or move the file away"
                 )
 
+    def make_folders(self, paths: Collection[str]) -> None:
+        for path in paths:
+            with self._explained("make folder", path):
+                os.makedirs(self._full(path), exist_ok=True)
+
     def listdir(self, path: str) -> list[str]:
-        directory = Path(self._full(path))
-        return sorted(
-            file.relative_to(directory).as_posix()
-            for file in directory.rglob("*")
-            if not file.is_dir()
-        )
+        directory = self._full(path)
+        with self._explained("list", path):
+            return sorted(
+                os.path.relpath(f"{folder}/{name}", directory)
+                for folder, _, names in os.walk(directory, onerror=_unless_gone)
+                for name in names
+            )
 
     def stage(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
         name = f"{path.rpartition('/')[2]}.{token_hex(4)}"
         staged = layout.join(layout.STAGING, write_id, name)
         with self._explained("write", path):
-            _write_durably(self._full(staged), data)
+            self._write_durably(self._full(staged), data)
         return staged
 
     def publish(self, staged: Mapping[str, str], *, overwrite: bool = True) -> None:
@@ -135,13 +141,27 @@ class PosixStore(ObjectStore):
         temporary = self._full(layout.join(layout.STAGING, f"tmp-{token_hex(8)}"))
         with self._explained("write", path):
             try:
-                _write_durably(temporary, data)
+                self._write_durably(temporary, data)
                 _in_directory(self._parent(path), partial(move, temporary, self._full(path)))
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary)
                 _remove_if_empty(self._full(layout.STAGING))
             _confirm(self._parent(path))
+
+    def _write_durably(self, full_path: str, data: bytes | pa.Buffer) -> None:
+        """Write a file under ``_staging/``, whose folders need not outlast a crash."""
+        create = partial(os.open, full_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = _in_directory(os.path.dirname(full_path), create, durable=self._root)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(memoryview(data))
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(full_path)
+            raise
 
     def _publish(self, source: str, destination: str, *, overwrite: bool) -> None:
         def move() -> None:
@@ -196,44 +216,45 @@ def _check_directory(directory: Path) -> None:
         ) from error
 
 
-def _write_durably(full_path: str, data: bytes | pa.Buffer) -> None:
-    create = partial(os.open, full_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    descriptor = _in_directory(os.path.dirname(full_path), create, durable=False)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(memoryview(data))
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(full_path)
-        raise
+def _unless_gone(error: OSError) -> None:
+    """Let a walk go on past a folder that a sweep takes away, or a file in the place of one."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
-def _in_directory(directory: str, action: Callable[[], T], *, durable: bool = True) -> T:
+def _in_directory(directory: str, action: Callable[[], T], *, durable: str | None = None) -> T:
     """Make `directory` and act in it; again if a sweep took it away in between.
 
-    Directories made are synced too, as a file is only as durable as its path. What is staged
-    does without, since it counts for nothing after a crash.
+    A file is only as durable as its path, so what was made is synced: after the action, since
+    that takes long, and down to the directory `durable`, by default `directory` itself.
     """
-    for _ in range(_TRIES):
-        with suppress(FileNotFoundError):
-            _make_directory(directory, durable=durable)
-            return action()
-    _make_directory(directory, durable=durable)
-    return action()
+    made: set[str] = set()
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            made.update(_make_directory(directory))
+            result = action()
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+        else:
+            break
+    for folder in made:
+        if f"{durable or directory}/".startswith(f"{folder}/"):
+            _confirm(os.path.dirname(folder))
+    return result
 
 
-def _make_directory(directory: str, *, durable: bool) -> None:
+def _make_directory(directory: str) -> list[str]:
+    """Make a directory and those above it; return which were missing."""
     missing: list[str] = []
-    while not os.path.isdir(directory):
-        missing.append(directory)
-        directory = os.path.dirname(directory)
+    above = directory
+    while not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above)
     for folder in reversed(missing):
         with suppress(FileExistsError):
             os.mkdir(folder)
-        if durable:
-            _sync_directory(os.path.dirname(folder))
+    return missing
 
 
 def _remove_if_empty(directory: str) -> None:

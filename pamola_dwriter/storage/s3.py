@@ -255,7 +255,7 @@ class S3Store(ObjectStore):
         """
         target = self._target(directory)
         marker: dict[str, str] = {}
-        found: list[tuple[str, str]] = []
+        found: dict[tuple[str, str], None] = {}
         while True:
             page = await self._fs._call_s3(
                 "list_multipart_uploads",
@@ -263,12 +263,13 @@ class S3Store(ObjectStore):
                 Prefix=target["Key"] + "/",
                 **marker,
             )
-            found += [(upload["Key"], upload["UploadId"]) for upload in page.get("Uploads", ())]
-            if not page.get("IsTruncated"):
-                return found
-            marker = {"KeyMarker": page["NextKeyMarker"]}
-            if upload_id := page.get("NextUploadIdMarker"):
-                marker["UploadIdMarker"] = upload_id
+            known = len(found)
+            found |= {(each["Key"], each["UploadId"]): None for each in page.get("Uploads", ())}
+            if not page.get("IsTruncated") or len(found) == known:
+                return list(found)
+            # Not every server gives both.
+            names = ("KeyMarker", "UploadIdMarker")
+            marker = {name: page[f"Next{name}"] for name in names if page.get(f"Next{name}")}
 
     def _target(self, path: str) -> dict[str, str]:
         bucket, key, _ = self._fs.split_path(self._full(path))

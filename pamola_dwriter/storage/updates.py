@@ -152,9 +152,11 @@ class _Race:
         except VersionConflict:
             return beaten(self._target.name)
         except TargetUnavailableError as error:
-            if error.answered:
-                raise
-            return error
+            if not error.answered:
+                return error
+            if len(self._sent) > 1:  # an earlier try may yet land
+                raise unknown(self._target.name) from error
+            raise
         return None
 
     def look_again(self, failure: Exception) -> bytes | None:
@@ -164,7 +166,7 @@ class _Race:
             if token in self._sent:
                 return self._sent[token]
         if self._sent and now.history.count - self.seen.history.count > KEPT:
-            raise _unknown(self._target) from failure
+            raise unknown(self._target.name) from failure
         if now.version != self.seen.version:
             self._sent.clear()
         self.seen = now
@@ -176,7 +178,7 @@ class _Race:
                 return self._target.read()
             except TargetUnavailableError:
                 pause(tried)
-        raise _unknown(self._target) from failure
+        raise unknown(self._target.name) from failure
 
 
 def pause(tried: int) -> None:
@@ -207,8 +209,9 @@ def beaten(name: str) -> ConcurrentWriteError:
     )
 
 
-def _unknown(target: Target) -> CommitOutcomeUnknownError:
+def unknown(name: str) -> CommitOutcomeUnknownError:
+    """Return the error of an update that may have been written or not."""
     return CommitOutcomeUnknownError(
-        f"the store did not say whether this update of {target.name} was written, and reading "
-        "it back did not tell; look at it before you update again"
+        f"the store did not say whether this update of {name} was written, and reading it back "
+        "did not tell; look at it before you update again"
     )

@@ -30,8 +30,9 @@ class FigureWrites(WriterBase):
         Parameters
         ----------
         figure : object
-            Of Matplotlib (a figure or axes), Bokeh, Plotly or Pillow, or anything with
-            ``savefig`` or ``save``.
+            Of Matplotlib (a figure or axes), Bokeh, Plotly, Altair or Pillow, or anything with
+            ``savefig`` or ``save``. One that pyplot manages is closed once it is written; the
+            object can be written again, in another format for instance.
         name : str
             Base name of the file; it gets the extension of its format.
         subdir : str, optional
@@ -63,4 +64,6 @@ class FigureWrites(WriterBase):
             flags = {"timestamp_in_name": timestamp_in_name, "overwrite": overwrite}
             wanted = self._wanted(name, subdir, chosen, providers, **flags)
             drawn = figures.render(figure, chosen)
-            return put_artifact(self._place, wanted, drawn, providers, format_name=chosen)
+            result = put_artifact(self._place, wanted, drawn, providers, format_name=chosen)
+            figures.close(figure)  # not before: a write that failed can be repeated
+            return result

@@ -26,8 +26,9 @@ class TsvSerializer:
 
     def check_schema(self, schema: pa.Schema) -> None:
         """Refuse what is neither an integer nor text."""
+        texts = (pa.string(), pa.large_string())
         for field in schema:
-            if not pa.types.is_integer(field.type) and not pa.types.is_large_string(field.type):
+            if field.type not in texts and not pa.types.is_integer(field.type):
                 raise UnsupportedDataError(f"column {field.name!r}: tsv cannot hold {field.type}")
 
     def extension(self, spec: FormatSpec) -> str:
