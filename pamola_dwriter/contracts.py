@@ -186,6 +186,6 @@ class Store(Protocol):
         """
         ...
 
-    def sweep_staged(self, directory: str, write_id: WriteId) -> None:
-        """Remove what `write_id` staged and did not publish."""
+    def sweep_staged(self, write_id: WriteId) -> None:
+        """Remove the single file that `write_id` staged and did not publish."""
         ...

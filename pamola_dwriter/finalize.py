@@ -138,9 +138,9 @@ def _sweep(
     """Remove losing attempts and the previous version; a failure never undoes a commit."""
     try:
         if spec.target.single_file:
-            store.sweep_staged(spec.directory, spec.write_id)
+            store.sweep_staged(spec.write_id)
         else:
-            store.sweep(spec.directory, {spec.write_id, *previous}, keep)
+            store.sweep(spec.target.path, {spec.write_id, *previous}, keep)
         store.remove(spec.supersedes)
     except (TargetUnavailableError, FileNotFoundError) as error:
         logger.warning("%s is committed, but not swept: %s", spec.target.url, error)

@@ -144,9 +144,9 @@ class Run(ABC):
     def _sweep(self, store: Store) -> None:
         try:
             if self.spec.target.single_file:
-                store.sweep_staged(self.spec.directory, self.spec.write_id)
+                store.sweep_staged(self.spec.write_id)
             else:
-                store.sweep(self.spec.directory, {self.spec.write_id}, ())
+                store.sweep(self.spec.target.path, {self.spec.write_id}, ())
         except (PamolaWriterError, OSError) as failure:
             logger.warning("%s failed and could not be swept: %s", self._title, failure)
 

@@ -208,11 +208,6 @@ class RunSpec:
     upload_part_size: int
     inline_parts: int
 
-    @property
-    def directory(self) -> str:
-        """The dataset directory, or the one that holds the single file, in the task directory."""
-        return self.target.path.rpartition("/")[0] if self.target.single_file else self.target.path
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartRecord:

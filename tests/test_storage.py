@@ -395,7 +395,7 @@ def test_all_pages_of_uploads_are_swept(s3_store: Any, called: list[str]) -> Non
 def test_single_file_is_swept_without_asking_for_uploads(s3_store: Any, called: list[str]) -> None:
     """A single file is no multipart upload, so sweeping one does not list those of the bucket."""
     s3_store.stage("output/single.csv", buffer(b"x"), WRITE)
-    s3_store.sweep_staged("output", WRITE)
+    s3_store.sweep_staged(WRITE)
     assert s3_store.listdir("_staging") == []
     assert "list_multipart_uploads" not in called
 

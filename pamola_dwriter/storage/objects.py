@@ -165,9 +165,9 @@ class ObjectStore:
             ]
         )
         for write_id in write_ids:
-            self.sweep_staged(directory, write_id)
+            self.sweep_staged(write_id)
 
-    def sweep_staged(self, directory: str, write_id: WriteId) -> None:
+    def sweep_staged(self, write_id: WriteId) -> None:
         staging = layout.join(layout.STAGING, write_id)
         self.remove([layout.join(staging, path) for path in self.listdir(staging)])
 

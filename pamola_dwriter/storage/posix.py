@@ -131,8 +131,8 @@ class PosixStore(ObjectStore):
         for folder, _, _ in os.walk(self._full(directory), topdown=False):
             _remove_if_empty(folder)
 
-    def sweep_staged(self, directory: str, write_id: WriteId) -> None:
-        super().sweep_staged(directory, write_id)
+    def sweep_staged(self, write_id: WriteId) -> None:
+        super().sweep_staged(write_id)
         _remove_if_empty(self._full(layout.join(layout.STAGING, write_id)))
         _remove_if_empty(self._full(layout.STAGING))
 
