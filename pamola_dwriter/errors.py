@@ -71,7 +71,7 @@ class InvalidNameError(InvalidWriteError):
 
 
 class UnknownFormatError(InvalidWriteError):
-    """No serializer is registered under the requested format."""
+    """No serializer is registered under the requested format, or its package is broken."""
 
 
 class UnsupportedDataError(InvalidWriteError):

@@ -19,7 +19,7 @@ from pamola_dwriter.errors import (
     InvalidWriteError,
     TargetNotFoundError,
 )
-from pamola_dwriter.frames import as_frame
+from pamola_dwriter.frames import as_frame, has_index
 from pamola_dwriter.graph import Source
 from pamola_dwriter.opening import find_dataset
 from pamola_dwriter.paths import Place
@@ -72,6 +72,8 @@ def bind(
     with nullcontext() if client is None else client.as_current():
         # Some inputs are looked at, and partitions measured: on the cluster that will write.
         frame = as_frame(data)
+        if spec.write_index is None and not has_index(data):
+            spec = replace(spec, write_index=False)
         shape = shape_of(frame, spec)
         source, partitions = _partitions(frame, spec, write_id)
     if base is not None:

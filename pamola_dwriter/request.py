@@ -23,14 +23,15 @@ class WriteOptions(TypedDict, total=False):
     Attributes
     ----------
     compression : str, optional
-        Parquet: zstd (default), snappy, gzip, brotli, lz4, none. CSV and JSON Lines: none
-        (default), gzip, zstd.
+        Parquet: zstd (default), snappy, gzip, brotli, lz4, none. ORC: zstd (default), snappy,
+        zlib, lz4, none. Arrow: lz4 (default), zstd, none. CSV, JSON and JSON Lines: none
+        (default), gzip, zstd. Excel: none.
     row_group_size : int, optional
         Rows in a Parquet row group.
     write_index : bool, optional
         Whether the index is stored. Default: not if pandas made it by itself; else yes for
-        Parquet, as Dask does, and for other formats unless it is unnamed integers, which only
-        number the rows. An append does as the dataset does.
+        Parquet and Arrow, as Dask does, and for other formats unless it is unnamed
+        integers, which only number the rows. An append does as the dataset does.
     partition_on : str or list of str, optional
         Columns that become hive folders (and leave the files).
     single_file : bool or "auto", optional

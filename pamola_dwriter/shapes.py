@@ -15,6 +15,10 @@ from pamola_dwriter.errors import InvalidWriteError, SchemaMismatchError, Unsupp
 from pamola_dwriter.spec import FormatSpec, WriteSpec
 
 
+_PANDAS_INDEX = frozenset({"parquet", "arrow"})
+"""Formats whose files tell plain pandas which columns are the index."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """The shape of the parts of a write; an append takes it from its dataset."""
@@ -110,7 +114,7 @@ def _keeps_index(frame: pd.DataFrame | dd.DataFrame, meta: pd.DataFrame, spec: W
         and meta.index.name is None
         and pd.api.types.is_integer_dtype(meta.index.dtype)
     )
-    return spec.format.name == "parquet" or not numbers_rows
+    return spec.format.name in _PANDAS_INDEX or not numbers_rows
 
 
 def _check_partition_on(schema: pa.Schema, described: Mapping[str, Any], spec: WriteSpec) -> None:

@@ -19,8 +19,8 @@ from pamola_dwriter import formats
 from pamola_dwriter.errors import InvalidWriteError, UnknownFormatError, UnsupportedDataError
 from pamola_dwriter.spec import FormatSpec
 
-FORMATS = ("parquet", "csv", "jsonl", "orc", "arrow")
-TEXT_FORMATS = ("csv", "jsonl")
+FORMATS = ("parquet", "csv", "jsonl", "json", "orc", "arrow")
+TEXT_FORMATS = ("csv", "jsonl", "json")
 NAIVE = dt.datetime(2020, 1, 1)  # noqa: DTZ001  one of the types to hold
 TEXTS = ["", None, "plain", 'quo"te', "comma, tab\t", "new\nline", "win\r\ndows", " pad ", "null"]
 BERLIN = pa.timestamp("ns", "Europe/Berlin")
@@ -252,7 +252,9 @@ def test_text_compression_is_readable_by_dask(
         pytest.importorskip("zstandard")
     codec = compression if compression in ("gzip", "zstd") else None
     read = dd.read_csv if name == "csv" else dd.read_json
-    kwargs = {"blocksize": None} if name == "csv" else {"lines": True}
+    kwargs = (
+        {"blocksize": None} if name == "csv" else {"lines": name == "jsonl", "orient": "records"}
+    )
     frame = read(path, compression=codec, **kwargs).compute()
     assert frame["x"].tolist() == [1, 2]
     assert frame["s"].tolist() == ["a", 'b"\n']
@@ -316,11 +318,11 @@ def test_csv_delimiter(delimiter: str) -> None:
 
 def test_registry() -> None:
     """Formats are found by name and by other names, and an unknown one lists the known."""
-    others = {"json": "jsonl", "feather": "arrow", "ipc": "arrow", "xlsx": "excel"}
+    others = {"feather": "arrow", "ipc": "arrow", "xlsx": "excel"}
     for other, name in others.items():
         assert formats.canonical_name(other) == name
         assert formats.get(other) is formats.SERIALIZERS[name]
-    with pytest.raises(UnknownFormatError, match="arrow, csv, excel, jsonl, orc, parquet"):
+    with pytest.raises(UnknownFormatError, match="arrow, csv, excel, json, jsonl, orc, parquet"):
         formats.get("xls")
 
 
@@ -387,7 +389,7 @@ def test_any_table_round_trips(name: str, data: st.DataObject) -> None:
     result = round_trip(table, spec_of(name))
     assert result.schema == table.schema
     expected = repr(table.to_pydict())
-    if name == "jsonl":
+    if name in ("jsonl", "json"):
         finite = {
             key: [None if isinstance(v, float) and not np.isfinite(v) else v for v in column]
             for key, column in table.to_pydict().items()

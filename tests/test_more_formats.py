@@ -82,18 +82,23 @@ def test_hard_types_come_back(name: str, case: str) -> None:
         assert result.equals(table)
 
 
+BELOW = pa.struct([("a", pa.list_(pa.struct([("b", pa.int8())])))])
+
+
 @pytest.mark.parametrize(
     "column",
     (
         pa.array([(1, 2, 3)], pa.month_day_nano_interval()),
         pa.RunEndEncodedArray.from_arrays([2, 3], ["a", "b"]),
         pa.array([[None]], pa.list_(pa.null())),
+        pa.array([{"a": None}, {"a": {"b": 1}}]),
+        pa.array([[("k", {"a": [{"b": 1}]})]], pa.map_(pa.string(), BELOW)),
     ),
     ids=lambda column: str(column.type)[:12],
 )
 def test_orc_refuses_what_it_cannot_hold(column: pa.Array) -> None:
     """A type without a stand-in is refused by the name of its column, before any work."""
-    with pytest.raises(UnsupportedDataError, match="column 'x': orc cannot hold"):
+    with pytest.raises(UnsupportedDataError, match=r"column 'x': .*orc"):
         formats.get("orc").check_schema(pa.schema([("key", pa.int8()), ("x", column.type)]))
 
 
@@ -135,6 +140,11 @@ def values_of(data_type: pa.DataType) -> st.SearchStrategy[Any]:
 def test_any_nested_slices_come_back(name: str, data: st.DataObject) -> None:
     """Nested columns cut out of larger ones keep every null: pyarrow's ORC writer loses some."""
     data_type = data.draw(ANY)
+    try:
+        formats.get(name).check_schema(pa.schema([("x", data_type)]))
+    except UnsupportedDataError as refusal:
+        assert "struct within a struct" in str(refusal)  # noqa: PT017 - or it is exact
+        return
     array = pa.array(data.draw(st.lists(values_of(data_type), min_size=8, max_size=8)), data_type)
     start, end = sorted(data.draw(st.tuples(st.integers(0, 8), st.integers(0, 8))))
     column = pa.chunked_array([array.slice(start, end - start), array.slice(end), array])

@@ -28,7 +28,7 @@ from pamola_dwriter.errors import DataWriteError, SchemaMismatchError, Unsupport
 from pamola_dwriter.spec import WriterResult
 
 KEY = bytes(range(32))
-FORMATS = ("parquet", "csv", "jsonl", "orc", "arrow")
+FORMATS = ("parquet", "csv", "jsonl", "json", "orc", "arrow")
 KEYS = pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
 Parts = list[pd.DataFrame]
 
@@ -384,8 +384,8 @@ def test_pandas_input_as_a_dataset(place: Place, format: str, key: bytes | None)
 def load_file(path: Any, format: str, key: Any) -> pd.DataFrame:
     """Read a single file with pandas."""
     with open_artifact(path, encryption_key=key) as file:
-        if format == "jsonl":
-            return pd.read_json(file, lines=True)
+        if format in ("jsonl", "json"):
+            return pd.read_json(file, lines=format == "jsonl")
         readers = {"parquet": pd.read_parquet, "orc": pd.read_orc, "arrow": pd.read_feather}
         return readers.get(format, pd.read_csv)(file)
 
@@ -659,6 +659,7 @@ CODECS = {
     "parquet": ("zstd", "snappy", "gzip", "brotli", "lz4", "none"),
     "csv": ("gzip", "zstd", "none"),
     "jsonl": ("gzip", "zstd", "none"),
+    "json": ("gzip", "zstd", "none"),
     "orc": ("zstd", "snappy", "zlib", "lz4", "none"),
     "arrow": ("lz4", "zstd", "none"),
 }
@@ -676,7 +677,7 @@ def test_every_compression_comes_back(
     parts = cut(texts(), 5)
     result = local.write(to_dask(parts), format, key, compression=codec, write_index=True)
     assert_comes_back(result, key, parts)
-    suffix = SUFFIXES[codec] if format in ("csv", "jsonl") else ""
+    suffix = SUFFIXES[codec] if format in ("csv", "jsonl", "json") else ""
     ends = "." + format + suffix + (".pdw" if key else "")
     files = [path for path in files_of(local) if "part-" in path]
     assert len(files) == 2

@@ -48,7 +48,8 @@ def write(writer: DataWriter, method: str, **options: Any) -> Any:
         "append_to_json_array": {"step": 1},
         "merge_json_objects": {"level": "high"},
     }
-    return getattr(writer, method)(data[method], "thing", **options)
+    name = options.pop("name", "thing")
+    return getattr(writer, method)(data[method], name, **options)
 
 
 WRITES = ["write_dataframe", "write_json", "write_dictionary", "write_metrics"]
@@ -339,7 +340,7 @@ def test_keywords_of_operations_are_ignored(
     strays = {"dataset_name": "secret", "encryption_mode": "age", "use_dask": False, "mode": "R"}
     for method in [*WRITES, *UPDATES]:
         caplog.clear()
-        write(DataWriter(tmp_path), method, **strays)
+        write(DataWriter(tmp_path), method, name=method, **strays)
         said = " ".join(record.getMessage() for record in caplog.records)
         assert all(name in said for name in strays)
         assert "secret" not in said
@@ -386,11 +387,7 @@ def test_default_key_seals_every_write(tmp_path: Path, use: bool | None) -> None
     """A writer with a key writes nothing in the clear."""
     writer = DataWriter(tmp_path, use_encryption=use, encryption_key=KEY)
     for method in [*WRITES, *UPDATES]:
-        assert (
-            write(writer, method, timestamp_in_name=True).encrypted
-            if method in WRITES
-            else write(writer, method).encrypted
-        )
+        assert write(writer, method, name=method).encrypted
 
 
 def test_use_encryption_false_leaves_the_default_key_alone(tmp_path: Path) -> None:

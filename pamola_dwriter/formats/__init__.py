@@ -22,6 +22,7 @@ from pamola_dwriter.formats.frame import (
 )
 from pamola_dwriter.formats.hive import check_hive_columns, from_text, to_text
 from pamola_dwriter.formats.installed import installed_formats, load_format
+from pamola_dwriter.formats.json import JsonSerializer
 from pamola_dwriter.formats.jsonl import JsonLinesSerializer
 from pamola_dwriter.formats.orc import OrcSerializer
 from pamola_dwriter.formats.parquet import ParquetSerializer
@@ -39,6 +40,7 @@ __all__ = [
     "CsvSerializer",
     "ExcelSerializer",
     "JsonLinesSerializer",
+    "JsonSerializer",
     "OrcSerializer",
     "ParquetSerializer",
     "apply_user_schema",
@@ -62,17 +64,18 @@ SERIALIZERS: dict[str, Serializer] = {
     "parquet": ParquetSerializer(),
     "csv": CsvSerializer(),
     "jsonl": JsonLinesSerializer(),
+    "json": JsonSerializer(),
     "orc": OrcSerializer(),
     "arrow": ArrowSerializer(),
     "excel": ExcelSerializer(),
 }
 """From name to serializer; a format of another package is added when it is first asked for."""
 
-_ALIASES = {"json": "jsonl", "feather": "arrow", "ipc": "arrow", "xlsx": "excel"}
+_ALIASES = {"feather": "arrow", "ipc": "arrow", "xlsx": "excel"}
 
 
 def canonical_name(name: str) -> str:
-    """Return the name under which a format is registered (``json`` is ``jsonl``).
+    """Return the name under which a format is registered (``feather`` is ``arrow``).
 
     Names of our own come first: no other package can take them over.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, BinaryIO
 
@@ -35,6 +35,7 @@ class JsonLinesSerializer:
     """
 
     columnar = False
+    _name = "jsonl"
 
     def check_options(self, spec: FormatSpec) -> FormatSpec:
         """Return `spec` with its codec filled in; see the protocol."""
@@ -42,19 +43,20 @@ class JsonLinesSerializer:
 
     def check_schema(self, schema: pa.Schema) -> None:
         """Raise UnsupportedDataError, naming the column, if a type cannot be held."""
-        check_columns(schema, "jsonl", self._round_trip)
+        check_columns(schema, self._name, self._round_trip)
 
     def extension(self, spec: FormatSpec) -> str:
         """Return ``jsonl``, ``jsonl.gz`` or ``jsonl.zst``."""
-        return "jsonl" + suffix(spec)
+        return self._name + suffix(spec)
 
     def dumps(self, table: pa.Table, spec: FormatSpec) -> pa.Buffer:
         """Return the bytes of one file holding `table`."""
         text = encode(table)
 
         def write(sink: Any) -> None:
-            for batch in text.to_batches(max_chunksize=_BATCH_ROWS):
-                sink.write(_lines(batch))
+            batches = text.to_batches(max_chunksize=_BATCH_ROWS)
+            for piece in self._join(_lines(batch) for batch in batches if batch.num_rows):
+                sink.write(piece)
 
         return compressed(spec, write)
 
@@ -64,12 +66,20 @@ class JsonLinesSerializer:
         """Return a table with exactly `schema` (or its `columns`)."""
         names = schema.names if columns is None else list(columns)
         wanted = pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
-        data = decompressed(file, spec)
+        data = self._split(decompressed(file, spec))
         if data.size == 0:
             return wanted.empty_table()
         # Reading no column at all would lose the number of rows.
         table = _read(data, wire_schema(wanted if names else pa.schema([schema.field(0)])))
         return decode(table, wanted) if names else table.select([])
+
+    def _join(self, batches: Iterable[bytes]) -> Iterable[bytes]:
+        """Make a file of lines, each of which ends in a line break."""
+        return batches
+
+    def _split(self, data: pa.Buffer) -> pa.Buffer:
+        """Return the lines of a file."""
+        return data
 
     def _round_trip(self, table: pa.Table) -> None:
         _read(pa.py_buffer(b"{}\n"), wire_schema(table.schema))

@@ -31,8 +31,9 @@ class OrcSerializer:
 
     What ORC has no type for is held by one that has room for every value, and comes back as it
     was: unsigned integers by wider ones, times and durations by integer counts of their unit,
-    decimals of more than 38 digits by text. A timestamp that pyarrow could not read back, before
-    1677 or after 2262, is refused. It takes no options.
+    decimals of more than 38 digits by text. Refused is what pyarrow would write wrongly or could
+    not read back: structs within structs, timestamps before 1677 or after 2262. It takes no
+    options.
 
     Notes
     -----
@@ -50,6 +51,12 @@ class OrcSerializer:
     def check_schema(self, schema: pa.Schema) -> None:
         """Raise UnsupportedDataError, naming the column, if a type cannot be held."""
         check_columns(schema, "orc", self._round_trip)
+        for field in schema:
+            if _has_struct(_stored_type(field.type), within=1):
+                raise UnsupportedDataError(
+                    f"column {field.name!r}: pyarrow loses values of a struct within a struct when "
+                    "it writes orc; flatten the column or choose another format"
+                )
 
     def extension(self, spec: FormatSpec) -> str:
         """Return ``orc``."""
@@ -113,6 +120,18 @@ def _stored_type(data_type: pa.DataType) -> pa.DataType:
     if types.is_struct(data_type):
         return pa.struct([(field.name, _stored_type(field.type)) for field in data_type])
     return _STAND_INS.get(data_type, data_type)
+
+
+def _has_struct(data_type: pa.DataType, *, within: int) -> bool:
+    """Return whether there is a struct that stands in `within` others, lists between or not.
+
+    pyarrow 14 to 26 write ``{"a": {"b": 1}}`` after ``{"a": None}`` as ``{"a": {"b": 0}}``.
+    """
+    if pa.types.is_struct(data_type):
+        return not within or any(_has_struct(field.type, within=within - 1) for field in data_type)
+    if pa.types.is_map(data_type):
+        return _has_struct(data_type.item_type, within=within)
+    return is_list(data_type) and _has_struct(data_type.value_type, within=within)
 
 
 def _encode(table: pa.Table) -> pa.Table:

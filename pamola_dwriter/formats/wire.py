@@ -70,6 +70,8 @@ def encode(table: pa.Table) -> pa.Table:
 
 def _encode(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     column = storage_of(column)
+    if pa.types.is_timestamp(column.type):
+        column = _in_longest_unit(column)
     data_type = column.type
     text = column.cast(_in_utc(data_type)).cast(wire_type(data_type))
     length = _text_length(data_type)
@@ -81,6 +83,16 @@ def _encode(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
                 f"write parquet"
             )
     return text
+
+
+def _in_longest_unit(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times in the longest unit that is exact: nobody wants nine zeros behind each."""
+    for unit in ("s", "ms", "us"):
+        try:
+            return column.cast(pa.timestamp(unit, column.type.tz))
+        except pa.ArrowInvalid:
+            continue
+    return column
 
 
 def _text_length(data_type: pa.DataType) -> int | None:

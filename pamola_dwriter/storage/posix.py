@@ -70,8 +70,10 @@ class PosixStore(ObjectStore):
 
     def make_folders(self, paths: Collection[str]) -> None:
         for path in paths:
-            with self._explained("make folder", path):
-                os.makedirs(self._full(path), exist_ok=True)
+            if not os.path.isdir(self._full(path)):
+                self.check_writable(path)
+                with self._explained("make folder", path):
+                    os.makedirs(self._full(path), exist_ok=True)
 
     def listdir(self, path: str) -> list[str]:
         directory = self._full(path)
