@@ -14,7 +14,6 @@ from pamola_dwriter import formats
 from pamola_dwriter.errors import InvalidWriteError, SchemaMismatchError, UnsupportedDataError
 from pamola_dwriter.spec import FormatSpec, WriteSpec
 
-
 _PANDAS_INDEX = frozenset({"parquet", "arrow"})
 """Formats whose files tell plain pandas which columns are the index."""
 
