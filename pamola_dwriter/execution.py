@@ -6,6 +6,7 @@ there is none, sweeps what was staged. The caller holds a :class:`WriteFuture`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.runs import ClusterRun, LocalRun, Run
 from pamola_dwriter.spec import RunSpec, WriteId, WriterResult
 from pamola_dwriter.views import View, wait, watch_in_background
+
+_LAST_LOOK = 5.0
+"""Seconds that a finished write waits for the caller's tracker, which may hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class LazyWrite(DaskMethodsMixin):
         """Start the write and return at once."""
         handle = self._start()
         if views := self._audience.views(self._spec):
-            watch_in_background(handle, views)
+            handle.watcher = watch_in_background(handle, views)
         return handle
 
     def compute(self, **kwargs: Any) -> WriterResult:
@@ -112,6 +116,9 @@ class WriteFuture:
 
     Dropping it does not stop the write; :meth:`cancel` does.
     """
+
+    watcher: threading.Thread | None = None
+    """Shows it to the caller's tracker."""
 
     def __init__(self, run: Run, failed: Callable[[DataWriteError], None]) -> None:
         self._run = run
@@ -166,7 +173,10 @@ class WriteFuture:
         DataWriteError
             It did not commit; one of its subclasses says why.
         """
-        return self._future.result(timeout)
+        result = self._future.result(timeout)
+        if self.watcher is not None:
+            self.watcher.join(_LAST_LOOK)  # so that a tracker is complete once this returns
+        return result
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the write and return its error, or None if it committed."""

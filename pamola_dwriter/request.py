@@ -7,10 +7,12 @@ import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
+import pandas as pd
 import pyarrow as pa
-from dask.utils import parse_bytes, parse_timedelta
+from dask.utils import parse_bytes
 
 from pamola_dwriter import formats, layout
 from pamola_dwriter.errors import InvalidWriteError
@@ -68,16 +70,16 @@ class StreamOptions(WriteOptions, total=False):
         End a part at so many rows.
     part_bytes : int or str, default "128MB"
         End a part at so many bytes in memory.
-    part_seconds : float or str, optional
+    part_seconds : float, str or timedelta, optional
         End a part so long after its first row (``30``, ``"5min"``).
-    commit_every : float or str, optional
+    commit_every : float, str or timedelta, optional
         Commit so often, each time a whole version; default only at the end.
     """
 
     part_rows: int | None
     part_bytes: int | str | None
-    part_seconds: float | str | None
-    commit_every: float | str | None
+    part_seconds: float | str | timedelta | None
+    commit_every: float | str | timedelta | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,12 +216,12 @@ def _check_seconds(name: str, span: Any) -> float | None:
     if span is None:
         return None
     try:
-        seconds = float(parse_timedelta(span))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        seconds = 0.0
+        seconds = span if isinstance(span, int | float) else pd.Timedelta(span).total_seconds()
+    except (ValueError, TypeError):
+        seconds = 0
     if isinstance(span, bool) or not 0 < seconds < math.inf:
         raise InvalidWriteError(f"{name} must be seconds or '5min', not {span!r}")
-    return seconds
+    return float(seconds)
 
 
 def _check_columns(columns: object) -> tuple[str, ...]:

@@ -432,6 +432,15 @@ def test_every_write_is_a_subtask_with_its_count(tmp_path: Path, method: str) ->
     assert sum(counts) == 1
 
 
+def test_a_submitted_write_completes_its_subtask(tmp_path: Path) -> None:
+    """When the result is there, the tracker has been told everything."""
+    recorder = Recorder()
+    writer = DataWriter(tmp_path, progress_tracker=recorder)
+    writer.submit_dataframe(FRAME, "thing").result()
+    assert recorder.said[-1] == "end"
+    assert sum(recorder.said[1:-1]) == 1
+
+
 @pytest.mark.parametrize("format", ["csv", "parquet", "jsonl"])
 def test_dictionaries_as_tables(place: Place, format: str) -> None:
     """A flat dictionary, columns, and rows with their keys, in every format."""

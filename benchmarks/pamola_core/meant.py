@@ -33,9 +33,6 @@ def aligned(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[dict[st
         known = name.removesuffix(SEALED)
         if known != name:
             reasons.add("sealed files say so: they end in .pdw")
-        if known not in theirs and known.removesuffix("l") in theirs:
-            known = known.removesuffix("l")
-            reasons.add("frames are written as JSON Lines, which grow part by part")
         if known not in theirs and _METRICS + known in theirs:
             known = _METRICS + known
             found.pop(_METRICS, None)  # what they make as a folder stays empty
@@ -90,6 +87,17 @@ def _stands_in_the_task(difference: Difference) -> bool:
     )
 
 
+def _whole_float(difference: Difference) -> bool:
+    theirs, ours = difference.theirs, difference.ours
+    return (
+        isinstance(theirs, str)
+        and isinstance(ours, str)
+        and theirs.endswith(".0")
+        and theirs.removesuffix(".0") == ours
+        and "cells" in difference.path
+    )
+
+
 def _size_of_an_artifact(difference: Difference) -> bool:
     return difference.path[-1] == "size" and "artifacts" in difference.path
 
@@ -98,6 +106,7 @@ RULES = [
     Rule("metrics", "write_metrics writes to the task directory", _stands_in_the_task),
     Rule("sizes in a cache", "an artifact that differs has its own size", _size_of_an_artifact),
     Rule("sealed", "one authenticated format instead of the mode 'simple'", _is_sealed),
+    Rule("whole floats", "CSV says 6 for 6.0; typed readers know the schema", _whole_float),
     Rule("NaN is null", "JSON has no NaN; other readers refuse it", _nan_is_null),
     Rule("tuples are arrays", "the reference writes their Python text", _tuple_is_array),
     Rule("moments are ISO 8601", "the reference writes their Python text", _moment_is_iso),

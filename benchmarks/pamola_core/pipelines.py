@@ -10,7 +10,6 @@ from typing import Any
 from pamola_core.utils.tasks.task_runner import TaskRunner
 
 from benchmarks.pamola_core import data
-from benchmarks.pamola_core.catalog import KEY
 
 _STEPS: list[tuple[str, list[str], dict[str, Any]]] = [
     ("FullMaskingOperation", ["last_name"], {}),
@@ -28,14 +27,11 @@ class Pipeline:
     key: str | None = None
 
 
+# No encrypted one: from the second step on the reference's own reader would have to open what we
+# seal, which it cannot. Encrypted operations are compared one by one, and opened with our reader.
 PIPELINES = [
     Pipeline(name="csv"),
     Pipeline(name="json", given={"output_format": "json"}),
-    Pipeline(
-        name="encrypted",
-        given={"use_encryption": True, "encryption_key": KEY, "encryption_mode": "simple"},
-        key=KEY,
-    ),
 ]
 
 

@@ -66,7 +66,7 @@ class CsvSerializer:
 
     def dumps(self, table: pa.Table, spec: FormatSpec) -> pa.Buffer:
         """Return the bytes of one file holding `table`."""
-        text = encode(table)
+        text = encode(table, dates=True)
         options = pa.csv.WriteOptions(
             include_header=True, delimiter=_delimiter(spec), quoting_style="needed"
         )

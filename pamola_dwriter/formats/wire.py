@@ -56,22 +56,24 @@ def wire_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([(field.name, wire_type(field.type)) for field in schema])
 
 
-def encode(table: pa.Table) -> pa.Table:
+def encode(table: pa.Table, *, dates: bool = False) -> pa.Table:
     """Return `table` with every column in its wire type.
+
+    With `dates`, a column of nothing but midnights holds dates, as pandas writes it to CSV.
 
     Raises
     ------
     UnsupportedDataError
         A date or time lies outside the years 0 to 9999, which alone have a text form.
     """
-    columns = [_encode(field.name, table.column(field.name)) for field in table.schema]
+    columns = [_encode(name, table.column(name), dates=dates) for name in table.schema.names]
     return pa.Table.from_arrays(columns, schema=wire_schema(table.schema))
 
 
-def _encode(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _encode(name: str, column: pa.ChunkedArray, *, dates: bool) -> pa.ChunkedArray:
     column = storage_of(column)
     if pa.types.is_timestamp(column.type):
-        column = _in_longest_unit(column)
+        column = _shortened(column, dates=dates)
     data_type = column.type
     text = column.cast(_in_utc(data_type)).cast(wire_type(data_type))
     length = _text_length(data_type)
@@ -85,11 +87,16 @@ def _encode(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     return text
 
 
-def _in_longest_unit(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return times in the longest unit that is exact: nobody wants nine zeros behind each."""
+def _shortened(column: pa.ChunkedArray, *, dates: bool) -> pa.ChunkedArray:
+    """Return times in the longest unit that is exact, which makes the shortest text."""
+    zone = column.type.tz
+    if dates and zone is None:
+        days = column.cast(pa.date32())
+        if days.cast(column.type).equals(column):
+            return days
     for unit in ("s", "ms", "us"):
         try:
-            return column.cast(pa.timestamp(unit, column.type.tz))
+            return column.cast(pa.timestamp(unit, zone))
         except pa.ArrowInvalid:
             continue
     return column
