@@ -24,7 +24,6 @@ class Pipeline:
 
     name: str
     given: Mapping[str, Any] = field(default_factory=dict)
-    key: str | None = None
 
 
 # No encrypted one: from the second step on the reference's own reader would have to open what we

@@ -136,7 +136,7 @@ def run_pipeline(pipeline: Pipeline, writer: type[Any], root: Path) -> Outcome:
         error, folder = start(pipeline, root)
     files = {
         name: content
-        for name, content in contents(folder, pipeline.key).items()
+        for name, content in contents(folder, None).items()
         if not name.startswith(("logs/", "manifest.json"))
     }
     log = [] if error is None else [str(error["message"])]
