@@ -147,12 +147,12 @@ def test_a_broken_package_is_named(
 
 def test_names_of_ours_are_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that offers a format of our name, or another name of it, is passed over."""
-    for name in ("csv", "json"):
+    for name in ("csv", "xlsx"):
         offer(tmp_path, f"thief-{name}", name, "no_such_module:Thing")
     monkeypatch.syspath_prepend(tmp_path)
-    assert installed_formats() == ["csv", "json"]
+    assert installed_formats() == ["csv", "xlsx"]
     assert type(formats.get("csv")).__name__ == "CsvSerializer"
-    assert type(formats.get("json")).__name__ == "JsonLinesSerializer"
+    assert type(formats.get("xlsx")).__name__ == "ExcelSerializer"
 
 
 def test_two_packages_with_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
