@@ -55,7 +55,7 @@ def put_artifact(
         The store did not say whether it was.
     """
     while True:
-        named = wanted.stamped(place.store)
+        named = wanted.stamped(place)
         try:
             supersedes = check_file(place, named)
         except TargetExistsError:
@@ -103,6 +103,7 @@ def update_artifact(
     write_id = WriteId(secrets.token_hex(8))
 
     def change_stored(stored: bytes | None) -> bytes:
+        _check_other_form(place, wanted)  # now that nobody else can change this one
         lock, plain = _open(stored, providers) if stored is not None else (None, None)
         if lock is None:
             lock = _new_lock(providers, write_id)

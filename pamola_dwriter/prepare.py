@@ -18,6 +18,7 @@ from pamola_dwriter.errors import (
     InvalidTargetError,
     InvalidWriteError,
     TargetNotFoundError,
+    UnsupportedVersionError,
 )
 from pamola_dwriter.frames import as_frame, has_index
 from pamola_dwriter.graph import Source
@@ -141,7 +142,7 @@ def _wanted(place: Place, spec: WriteSpec, *, encrypted: bool) -> Wanted:
         timestamp_in_name=spec.timestamp_in_name,
         overwrite=spec.overwrite,
         adds=spec.append,
-    ).stamped(place.store)
+    ).stamped(place)
 
 
 def _is_single_file(place: Place, spec: WriteSpec, wanted: Wanted, partitions: int) -> bool:
@@ -168,7 +169,7 @@ def _base(
         committed = dataset.open(encryption_key)
     except TargetNotFoundError:
         return None
-    except IntegrityError as error:
+    except (IntegrityError, UnsupportedVersionError) as error:
         raise InvalidTargetError(f"{url} is kept as it is: {error}") from error
     held = committed.manifest
     shape = Shape(

@@ -116,8 +116,15 @@ _ALIKE = 0.85
 catches ``compresion`` and ``overwrit``, and lets ``encryption_mode`` pass beside
 ``encryption_key``."""
 
-_SYNONYMS = {"index": "write_index"}
-"""What pandas calls an option of ours."""
+_SYNONYMS = {
+    "index": "write_index",
+    "partition_by": "partition_on",
+    "partition_cols": "partition_on",
+}
+"""What pandas and others call an option of ours."""
+
+_SECRETS = frozenset({"encrypt", "encryption", "encryption_password", "passphrase", "password"})
+"""Keywords that ask for encryption, in other words than ours: never to be passed over."""
 
 
 def drop_strays(
@@ -146,6 +153,8 @@ def drop_strays(
         known = _SYNONYMS.get(name, name)
         if known in parameters:
             options[known] = value
+        elif name in _SECRETS and value not in (None, False):
+            raise InvalidWriteError(f"unknown keyword {name!r}; the key is encryption_key")
         elif alike := difflib.get_close_matches(name, parameters, n=1, cutoff=_ALIKE):
             raise InvalidWriteError(f"unknown keyword {name!r}; did you mean {alike[0]!r}?")
         else:

@@ -175,6 +175,8 @@ class RunSpec:
     ----------
     append : bool
         Add parts to the version that stands at the commit, instead of replacing `expected`.
+    follows : str or None
+        A write that the version appended to must contain; None if any will do.
     expected : str or None
         Version token of the manifest seen when the write was prepared; ``None`` if absent.
     supersedes : tuple of str
@@ -197,6 +199,7 @@ class RunSpec:
     format: FormatSpec
     overwrite: bool
     append: bool
+    follows: WriteId | None = None
     expected: str | None
     supersedes: tuple[str, ...]
     schema: pa.Schema

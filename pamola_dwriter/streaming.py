@@ -16,7 +16,7 @@ from typing import Any, Self
 import pandas as pd
 import pyarrow as pa
 
-from pamola_dwriter import storage, tasks
+from pamola_dwriter import formats, storage, tasks
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
     DataWriteError,
@@ -26,7 +26,7 @@ from pamola_dwriter.errors import (
     UnsupportedDataError,
     WriteFailedError,
 )
-from pamola_dwriter.finalize import finalize
+from pamola_dwriter.finalize import finalize, recover
 from pamola_dwriter.frames import as_frame
 from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.request import Pace
@@ -40,19 +40,19 @@ _PARTS_AT_ONCE = 2
 
 
 class _Buffer:
-    """Batches that are not yet a part."""
+    """Batches that are not yet a part, in the schema of all parts."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.size_bytes = 0
         self.since = time.monotonic()
-        self._batches: list[pd.DataFrame] = []
+        self._batches: list[pa.Table] = []
 
-    def add(self, batch: pd.DataFrame) -> None:
+    def add(self, batch: pa.Table) -> None:
         if not self.rows:
             self.since = time.monotonic()
-        self.rows += len(batch)
-        self.size_bytes += int(batch.memory_usage(deep=True).sum())
+        self.rows += batch.num_rows
+        self.size_bytes += batch.nbytes
         self._batches.append(batch)
 
     def has_rows(self, pace: Pace) -> bool:
@@ -67,16 +67,16 @@ class _Buffer:
         """Return whether its first row has waited for long enough."""
         return pace.seconds is not None and time.monotonic() - self.since >= pace.seconds
 
-    def take(self, rows: int | None, *, rest: bool) -> Iterator[pd.DataFrame]:
-        """Yield frames of at most so many rows; keep a last one that is shorter, unless `rest`."""
-        held = pd.concat(self._batches) if len(self._batches) > 1 else self._batches[0]
-        step = rows or max(len(held), 1)
-        whole = len(held) if rest else len(held) - len(held) % step
+    def take(self, rows: int | None, *, rest: bool) -> Iterator[pa.Table]:
+        """Yield tables of at most so many rows; keep a last one that is shorter, unless `rest`."""
+        held = pa.concat_tables(self._batches)
+        step = rows or max(held.num_rows, 1)
+        whole = held.num_rows if rest else held.num_rows - held.num_rows % step
         self.__init__()  # type: ignore[misc]  # as new
-        if whole < len(held):
-            self.add(held.iloc[whole:])
+        if whole < held.num_rows:
+            self.add(held.slice(whole))
         for start in range(0, max(whole, 1), step):  # one part, if it is without rows
-            yield held.iloc[start : min(start + step, whole)]
+            yield held.slice(start, min(step, whole - start))
 
 
 class WriteStream:
@@ -153,8 +153,8 @@ class WriteStream:
         UnsupportedDataError
             It is no frame in memory, or the format cannot hold it; the stream stays open.
         SchemaMismatchError
-            Its columns are not those of the first batch, or of the dataset that is appended
-            to; the stream stays open.
+            It does not fit the columns and types of the first batch, or of the dataset that is
+            appended to; the stream stays open.
         DataWriteError
             A part could not be written; what was written since the last commit is discarded.
         """
@@ -164,10 +164,10 @@ class WriteStream:
             with self._refusing():
                 if self._spec is None:
                     self._spec = self._begin(frame)
-                _check_columns(frame, self._spec)
+                table = self._to_arrow(frame, self._spec)
             with self._ending_on_failure():
-                self._rows += len(frame)
-                self._buffer.add(frame)
+                self._rows += table.num_rows
+                self._buffer.add(table)
                 if self._buffer.has_rows(self._pace):
                     self._roll()
                 if self._buffer.has_bytes(self._pace):
@@ -214,26 +214,37 @@ class WriteStream:
             return spec
         # The first batch decides on types that only values can tell; a schema would.
         resolved = tasks.unify([tasks.infer(frame, 0, spec)])
-        return replace(spec, schema=tasks.settled_schema(spec, resolved), unresolved=())
+        schema = tasks.settled_schema(spec, resolved)
+        if empty := [field.name for field in schema if pa.types.is_null(field.type)]:
+            raise UnsupportedDataError(
+                f"the first batch has nothing but nulls in {empty[:20]}, so the type that later "
+                "ones will need is unknown; give it as schema="
+            )
+        return replace(spec, schema=schema, unresolved=())
+
+    def _to_arrow(self, frame: pd.DataFrame, spec: RunSpec) -> pa.Table:
+        _check_columns(frame, spec)
+        # A copy: Arrow would else read memory that the caller may use for the next batch.
+        return formats.to_arrow(frame.copy(), spec.schema, spec.frame, len(self._parts))
 
     def _add_empty_part(self) -> None:
         """Let a stream without rows make a dataset, if its columns are known."""
         if self._spec is None and self._schema is not None:
             empty = self._schema.empty_table().to_pandas(types_mapper=pd.ArrowDtype)
             self._spec = self._begin(empty)
-            self._buffer.add(empty)
+            self._buffer.add(self._to_arrow(empty, self._spec))
         if self._spec is not None and not self._rows:
             self._roll(rest=True)
 
     def _roll(self, *, rest: bool = False) -> None:
         """Hand what is collected to the threads that write parts."""
         assert self._spec is not None  # noqa: S101 - set by the first batch
-        for frame in self._buffer.take(self._pace.rows, rest=rest):
+        for table in self._buffer.take(self._pace.rows, rest=rest):
             busy = [part for part in self._parts if not part.done()]
             if len(busy) >= _PARTS_AT_ONCE:
                 busy[0].result()
             index = len(self._parts)
-            self._parts.append(self._pool.submit(tasks.write_part, frame, index, self._spec, None))
+            self._parts.append(self._pool.submit(tasks.write_table, table, index, self._spec))
         self._show()
 
     def _commit(self) -> WriterResult | None:
@@ -248,13 +259,18 @@ class WriteStream:
         done, size_bytes = self._stored
         self._stored = (done + len(self._parts), size_bytes + self._result.size_bytes)
         self._parts = []
-        following = WriteId(token_hex(8))
         self._spec = replace(
-            self._spec, write_id=following, append=True, expected=None, supersedes=()
+            self._spec,
+            write_id=WriteId(token_hex(8)),
+            append=True,
+            follows=self._spec.write_id,
+            expected=None,
+            supersedes=(),
         )
         return self._result
 
     def _discard(self) -> None:
+        """Take back what was written since the last commit, unless it is committed after all."""
         self._buffer = _Buffer()
         parts, self._parts = self._parts, []
         for part in parts:
@@ -266,7 +282,11 @@ class WriteStream:
             store = storage.open_store(
                 target.root, target.storage_options, self._spec.upload_part_size
             )
-            store.sweep(target.path, {self._spec.write_id}, ())
+            committed = recover(store, self._spec)
+            if committed is None:
+                store.sweep(target.path, {self._spec.write_id}, ())
+            else:  # an interrupt, or a failure to sweep, that came after it
+                self._result = committed
         except (PamolaWriterError, OSError) as error:
             logger.warning("a stream into %s could not be swept: %s", target.url, error)
 

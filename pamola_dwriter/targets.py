@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +12,10 @@ from pamola_dwriter import layout, manifest
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import DataReadError, InvalidTargetError, TargetExistsError
 from pamola_dwriter.paths import Place
+
+_DRAWN_KEPT = 10_000
+_drawn: OrderedDict[str, None] = OrderedDict()
+_drawing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +40,11 @@ class Wanted:
     overwrite: bool = True
     adds: bool = False
 
-    def stamped(self, store: Store) -> Wanted:
-        """Return this with the time in its name, if wanted: to the second if that is free."""
+    def stamped(self, place: Place) -> Wanted:
+        """Return this with the time in its name, if wanted: to the second if that is free.
+
+        Threads of this process never draw the same name, however long their writes take.
+        """
         if not self.timestamp_in_name:
             return self
         exact = False
@@ -48,7 +57,7 @@ class Wanted:
                 encrypted=self.encrypted,
                 overwrite=False,
             )
-            if not stamped.is_taken(store):
+            if not stamped.is_taken(place.store) and _draw(place.url(stamped.directory)):
                 return stamped
             exact = True
 
@@ -79,6 +88,17 @@ class Wanted:
         """Return whether anything bears this name, in whatever form."""
         files = (self.file, self.other_file)
         return any(map(store.is_file, files)) or bool(store.listdir(self.directory))
+
+
+def _draw(url: str) -> bool:
+    """Return whether a name is drawn for the first time in this process, of late."""
+    with _drawing:
+        if url in _drawn:
+            return False
+        _drawn[url] = None
+        while len(_drawn) > _DRAWN_KEPT:
+            _drawn.popitem(last=False)
+        return True
 
 
 def check_file(place: Place, wanted: Wanted) -> tuple[str, ...]:
@@ -137,7 +157,15 @@ def check_directory(place: Place, wanted: Wanted) -> tuple[str | None, tuple[str
         except DataReadError as error:
             raise InvalidTargetError(f"{url} is kept as it is: {error}") from error
     single = [wanted.file, wanted.other_file]
-    superseded = () if wanted.adds else _superseded(place, wanted, single, single)
+    if not wanted.adds:
+        superseded = _superseded(place, wanted, single, single)
+    elif standing := [path for path in single if store.is_file(path)]:
+        raise InvalidTargetError(
+            f"{place.url(standing[0])} is a single file, which nothing can be appended to; write "
+            "it anew with single_file=False, or choose another name"
+        )
+    else:
+        superseded = ()
     return (present.version if present else None), superseded
 
 

@@ -89,9 +89,13 @@ def serialize(
     UnsupportedDataError
         As :func:`settled_schema`.
     """
-    serializer = formats.get(spec.format.name)
     schema = settled_schema(spec, resolved)
-    table = formats.to_arrow(partition, schema, spec.frame, index)
+    return _cut(formats.to_arrow(partition, schema, spec.frame, index), index, spec)
+
+
+def _cut(table: pa.Table, index: int, spec: RunSpec) -> tuple[Piece, ...]:
+    """Turn a table into the plain bytes of its parts."""
+    serializer = formats.get(spec.format.name)
     attempt = _draw_attempt()
     pieces = []
     for number, (values, rows) in enumerate(_split(table, spec.partition_on)):
@@ -147,6 +151,12 @@ def write_part(
     with inflight.working_on(spec.write_id, "part"):
         pieces = serialize(partition, index, spec, resolved)
         return put(encrypt(pieces, index, spec), index, spec)
+
+
+def write_table(table: pa.Table, index: int, spec: RunSpec) -> Records:
+    """Write one part of a stream: a table that has the schema already."""
+    with inflight.working_on(spec.write_id, "part"):
+        return put(encrypt(_cut(table, index, spec), index, spec), index, spec)
 
 
 def gather(records: Sequence[Records]) -> Records:

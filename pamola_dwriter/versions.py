@@ -59,13 +59,19 @@ def put_version(
     for tried in range(_APPENDS_TRIED if spec.append else 1):
         time.sleep(random.random() * min(0.02 * tried, 0.5))  # noqa: S311 - to part the racers
         expected, base = spec.expected, None
-        if spec.append and (present := read_manifest(store, spec)) is not None:
+        present = read_manifest(store, spec) if spec.append else None
+        if present is not None:
             expected, base = present.version, _open_base(store, present, schema, spec)
+        elif spec.follows is not None:
+            raise _concurrent(spec)
         listed = (base.parts if base else ()) + parts
         document = _describe(store, listed, schema, spec, base)
         data = _encode(document, spec)
-        if _put_manifest(store, data, expected, spec):
+        stands = _put_manifest(store, data, expected, spec)
+        if stands is not None and stands.data == data:
             return Committed(manifest=document, parts=listed, stored=data, key=None)
+        if stands is not None:  # of another run of this task, or with more appended since
+            return open_version(store, stands, spec)
     raise _concurrent(spec)
 
 
@@ -74,6 +80,8 @@ def _open_base(store: Store, present: Versioned, schema: pa.Schema, spec: RunSpe
     shown = manifest.parse_envelope(present.data)
     keyed_by = None if shown.sealed is None else shown.keyed_by
     if keyed_by != (spec.sealing.keyed_by if spec.sealing else None):
+        raise _concurrent(spec)
+    if spec.follows is not None and spec.follows not in shown.writes:
         raise _concurrent(spec)
     base = open_version(store, present, spec)
     held = base.manifest
@@ -87,8 +95,10 @@ def _open_base(store: Store, present: Versioned, schema: pa.Schema, spec: RunSpe
     return base
 
 
-def _put_manifest(store: Store, data: bytes, expected: str | None, spec: RunSpec) -> bool:
-    """Write the manifest, or find that it stands though the reply was lost; False if beaten."""
+def _put_manifest(
+    store: Store, data: bytes, expected: str | None, spec: RunSpec
+) -> Versioned | None:
+    """Write the manifest; return what stands with this write in it, or None if beaten."""
     failure: TargetUnavailableError | None = None
     try:
         store.put_if(layout.join(spec.target.path, layout.MANIFEST), data, expected)
@@ -101,9 +111,9 @@ def _put_manifest(store: Store, data: bytes, expected: str | None, spec: RunSpec
     except TargetUnavailableError as error:
         raise outcome_unknown(spec) from error
     if present and spec.write_id in manifest.parse_envelope(present.data).writes:
-        return True
+        return present
     if failure is None:
-        return False
+        return None
     if failure.answered:
         raise failure
     raise outcome_unknown(spec) from failure

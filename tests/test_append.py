@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from distributed import Client
 
-from pamola_dwriter import describe, verify
+from pamola_dwriter import describe, finalize, verify
 from pamola_dwriter.errors import (
     ConcurrentWriteError,
     InvalidTargetError,
@@ -218,3 +218,48 @@ def test_append_needs_a_dataset_to_add_to(tmp_path: Any, option: dict[str, Any])
     """A single file, or a name that is new each time, cannot be appended to."""
     with pytest.raises(InvalidWriteError, match="append=True excludes"):
         append(Place(str(tmp_path)), batch(0), **option)
+
+
+@pytest.mark.parametrize("key", [None, "correct horse battery"])
+def test_a_single_file_is_not_appended_to(tmp_path: Any, key: str | None) -> None:
+    """Rows do not go to a dataset beside the file of that name, least of all in plaintext."""
+    place = Place(str(tmp_path))
+    place.writer().write_dataframe(batch(0), "people", "parquet", encryption_key=key)
+    with pytest.raises(InvalidTargetError, match="single file"):
+        append(place, batch(10))
+    assert len(place.files()) == 1
+
+
+def test_threads_append_in_turn_on_any_store() -> None:
+    """Also where the store itself has no condition, the threads of one process lose nothing."""
+    place = Place("memory://append-in-turn")
+    append(place, batch(0))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: append(place, batch(10 * n)), range(1, 21)))
+    assert len(place.read(f"{place.root}/output/people")) == 210
+
+
+def test_a_commit_run_twice_keeps_the_part_table_that_stands(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of one commit at once leave the table that the stored manifest names."""
+    place = Place(str(tmp_path / "task"))
+    put_if = PosixStore.put_if
+    running: list[Any] = []
+
+    def race(self: PosixStore, path: str, data: bytes, version: str | None) -> None:
+        if len(running) == 1:
+            running.append("once")
+            finalize.finalize(*running[0])
+        put_if(self, path, data, version)
+
+    with dask.config.set({"pamola-dwriter.inline-parts": 1}):
+        lazy = append(place, dd.from_pandas(batch(0), npartitions=3), compute=False)
+        graph = dict(lazy.__dask_graph__())
+        records = dask.get({**graph}, [key for key in graph if "gather" in str(key)][-1])
+        running.append((records, None, lazy._spec))
+        monkeypatch.setattr(PosixStore, "put_if", race)
+        result = finalize.finalize(*running[0])
+    assert result.rows == 10
+    assert len(place.read(result.path)) == 10
+    assert verify(result.path).checksum == result.checksum

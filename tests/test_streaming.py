@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pamola_dwriter import HierarchicalProgressTracker, WriteStream, verify
+from pamola_dwriter import HierarchicalProgressTracker, WriteStream, finalize, verify
 from pamola_dwriter.errors import (
+    ConcurrentWriteError,
     DataWriteError,
     InvalidWriteError,
     SchemaMismatchError,
@@ -198,14 +199,73 @@ def test_a_part_that_fails_ends_the_stream(
     assert local.files() == []
 
 
-def test_values_that_do_not_fit_end_the_stream(local: Place) -> None:
-    """A column that changes its type is found when its part is made, and named."""
-    stream = open_stream(local, part_rows=20)
-    stream.write(batch(0))
-    stream.write(batch(10, 5).assign(x="text"))
-    with pytest.raises(SchemaMismatchError, match="'x'"):
+@pytest.mark.parametrize(
+    "other", [pd.Series(["text"]), pd.Series([0.5]), pd.Series([True]), pd.Series([2**60 + 0.0])]
+)
+def test_values_that_do_not_fit_are_refused_alone(local: Place, other: pd.Series[Any]) -> None:
+    """A batch of another type is refused by its column; no value of the others is bent."""
+    exact = pd.DataFrame({"x": [2**53 + 1]})
+    with open_stream(local) as stream:
+        stream.write(exact)
+        if other.dtype == float and other[0] == 2**60:
+            stream.write(pd.DataFrame({"x": other}))
+        else:
+            with pytest.raises(SchemaMismatchError, match="'x'"):
+                stream.write(pd.DataFrame({"x": other}))
+    assert stream.result is not None
+    assert local.read(stream.result.path)["x"].tolist()[0] == 2**53 + 1
+
+
+def test_a_batch_may_be_used_again(local: Place) -> None:
+    """What was written is what the frame held then, whatever becomes of it."""
+    frame = pd.DataFrame({"x": [0]})
+    with open_stream(local) as stream:
+        for number in range(3):
+            frame.loc[0, "x"] = number
+            stream.write(frame)
+    assert stream.result is not None
+    assert local.read(stream.result.path)["x"].tolist() == [0, 1, 2]
+
+
+def test_nulls_alone_ask_for_a_schema(local: Place) -> None:
+    """A column of which the first batch tells nothing is refused, saying what to give."""
+    unknown = pd.DataFrame({"x": pd.Series([None], dtype=object)})
+    with open_stream(local) as stream, pytest.raises(UnsupportedDataError, match="schema="):
+        stream.write(unknown)
+
+
+def test_an_interrupt_after_the_commit_takes_nothing_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the old version is swept leaves the new one whole."""
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with open_stream(place) as stream:
+        stream.write(batch(0))
+    stream = open_stream(place)
+    stream.write(batch(10))
+    monkeypatch.setattr(finalize, "_sweep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
         stream.close()
-    assert local.files() == []
+    assert stream.result is not None
+    pd.testing.assert_frame_equal(place.read(stream.result.path), batch(10))
+
+
+def test_a_version_of_somebody_else_is_not_added_to(local: Place) -> None:
+    """A stream whose last version was overwritten says so, and leaves the other one alone."""
+    stream = open_stream(local)
+    stream.write(batch(0))
+    stream.commit()
+    with open_stream(local) as other:
+        other.write(batch(90))
+    stream.write(batch(10))
+    with pytest.raises(ConcurrentWriteError):
+        stream.close()
+    assert other.result is not None
+    pd.testing.assert_frame_equal(local.read(other.result.path), batch(90))
 
 
 def test_an_empty_stream(local: Place) -> None:

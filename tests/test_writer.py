@@ -472,3 +472,24 @@ def test_partitioned_results_are_named_so(tmp_path: Path) -> None:
     result = DataWriter(tmp_path).write_dataframe(FRAME, "x", "csv", single_file=False)
     assert (result.path, result.format) == (tmp_path / "output/x", "partitioned_csv")
     assert read_dataset(result.path).compute()["x"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("method", [*WRITES, *UPDATES])
+@pytest.mark.parametrize("asked", [{"use_encryption": True}, {"password": "x"}, {"encrypt": True}])
+def test_asking_for_encryption_never_writes_plaintext(
+    tmp_path: Path, method: str, asked: dict[str, Any]
+) -> None:
+    """A keyword that asks for it, in whatever words, is refused where there is no key."""
+    with pytest.raises((MissingKeyError, InvalidWriteError), match="encryption_key"):
+        write(DataWriter(tmp_path), method, **asked)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_racing_frames_with_a_time_all_stand(tmp_path: Path) -> None:
+    """Threads that write frames of one name in one second get a name each."""
+    writer = DataWriter(tmp_path)
+    with ThreadPoolExecutor(6) as pool:
+        results = list(
+            pool.map(lambda _: writer.write_dataframe(FRAME, "n", timestamp_in_name=True), range(6))
+        )
+    assert len({result.path for result in results}) == 6

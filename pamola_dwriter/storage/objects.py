@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from secrets import token_hex
 from typing import Any, BinaryIO
 
@@ -134,6 +134,10 @@ class ObjectStore:
                 self._write(path, data)
 
     def put_if(self, path: str, data: bytes, expected: str | None) -> None:
+        with self._in_turn(path):
+            self._put_if(path, data, expected)
+
+    def _put_if(self, path: str, data: bytes, expected: str | None) -> None:
         present = self.read_versioned(path)
         if (present.version if present else None) != expected:
             raise VersionConflict(path)
@@ -146,8 +150,11 @@ class ObjectStore:
                 raise VersionConflict(path) from None
 
     def update(self, path: str, change: updates.Change) -> bytes:
-        with updates.in_turn(f"{type(self._fs).__name__}:{self._full(path)}"):
+        with self._in_turn(path):
             return self._update(path, change)
+
+    def _in_turn(self, path: str) -> AbstractContextManager[None]:
+        return updates.in_turn(f"{type(self._fs).__name__}:{self._full(path)}")
 
     def remove(self, paths: Collection[str]) -> None:
         # One by one: the bulk deletion of fsspec takes [ and ] for a pattern, and gives up at the

@@ -125,7 +125,11 @@ class PosixStore(ObjectStore):
 
     def remove(self, paths: Collection[str]) -> None:
         for path in paths:
-            with self._explained("delete", path), suppress(FileNotFoundError):
+            with (
+                self._explained("delete", path),
+                self._after_updates(path),
+                suppress(FileNotFoundError),
+            ):
                 os.unlink(self._full(path))
 
     def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:

@@ -41,7 +41,7 @@ _LONGEST_PAUSE = 1.0
 
 _HISTORY = re.compile(rf"(?P<count>[1-9]\d{{0,17}}):(?P<tokens>([\w-]{{8}}){{1,{KEPT}}})", re.ASCII)
 
-_turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+_turns: WeakValueDictionary[str, threading.RLock] = WeakValueDictionary()
 _turns_guard = threading.Lock()
 
 Change = Callable[[bytes | None], bytes]
@@ -196,7 +196,7 @@ def _pause(tried: int) -> float:
 def in_turn(name: str) -> Iterator[None]:
     """Let the threads of this process update one object after the other."""
     with _turns_guard:
-        lock = _turns.setdefault(name, threading.Lock())
+        lock = _turns.setdefault(name, threading.RLock())
     with lock:
         yield
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pamola_dwriter import keys, layout
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.errors import DataWriteError, InvalidWriteError, MissingKeyError
 from pamola_dwriter.paths import PathLike, open_place, present_path
-from pamola_dwriter.request import check_flag
+from pamola_dwriter.request import check_flag, drop_strays
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.spec import Redacted
 from pamola_dwriter.subtask import Tracker, WriteSubtask, check_tracker
@@ -23,9 +23,7 @@ from pamola_dwriter.targets import Wanted
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
-PARAMETERS = frozenset(
-    {"name", "subdir", "timestamp_in_name", "encryption_key", "overwrite", "pretty"}
-)
+PARAMETERS = frozenset({"name", "timestamp_in_name", "encryption_key", "overwrite"})
 """What most methods take; a keyword that is nearly one of these is a misspelling."""
 
 _MODES = ("none", "simple", "age")
@@ -93,6 +91,25 @@ class WriterBase:
         if default is None:
             raise MissingKeyError("use_encryption=True needs an encryption_key")
         return keys.resolve(default)
+
+    def _take(
+        self,
+        method: str,
+        given: Mapping[str, Any],
+        parameters: Collection[str],
+        encryption_key: Any,
+    ) -> dict[str, Any]:
+        """Return the options among the keywords of a method; see :func:`drop_strays`.
+
+        Raises
+        ------
+        MissingKeyError
+            One of them asks for encryption, and there is no key.
+        """
+        options = drop_strays(given, method, parameters, self._logger)
+        if given.get("use_encryption") is True and not self._key(encryption_key):
+            raise MissingKeyError("use_encryption=True needs an encryption_key")
+        return options
 
     @contextmanager
     def _reporting(self, action: str) -> Iterator[None]:

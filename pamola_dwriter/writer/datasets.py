@@ -10,7 +10,7 @@ from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.execution import Audience, LazyWrite, WriteFuture
 from pamola_dwriter.graph import compile_write
 from pamola_dwriter.prepare import bind
-from pamola_dwriter.request import OPTIONS, WriteOptions, check_flag, check_request, drop_strays
+from pamola_dwriter.request import OPTIONS, WriteOptions, check_flag, check_request
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.spec import RunSpec, WriterResult, WriteSpec
 from pamola_dwriter.subtask import WriteSubtask
@@ -124,7 +124,7 @@ class DatasetWrites(WriterBase):
         """
         with self._reporting(ACTION):
             check_flag("compute", compute)
-            options: Any = drop_strays(kwargs, "write_dataframe", DATASET_PARAMETERS, self._logger)
+            options: Any = self._take("write_dataframe", kwargs, DATASET_PARAMETERS, encryption_key)
             request = check_request(
                 name,
                 format,

@@ -9,7 +9,7 @@ from typing import Any
 from pamola_dwriter import documents
 from pamola_dwriter.artifacts import put_artifact, update_artifact
 from pamola_dwriter.errors import InvalidTargetError, UnsupportedDataError
-from pamola_dwriter.request import check_flag, check_request, drop_strays
+from pamola_dwriter.request import check_flag, check_request
 from pamola_dwriter.spec import WriterResult
 from pamola_dwriter.writer.base import PARAMETERS
 from pamola_dwriter.writer.datasets import DatasetWrites
@@ -64,7 +64,8 @@ class DocumentWrites(DatasetWrites):
             As :meth:`write_dataframe`.
         """
         with self._reporting("write JSON"), self._step(f"Writing {name}"):
-            drop_strays(kwargs, "write_json", PARAMETERS | {"data"}, self._logger)
+            parameters = PARAMETERS | {"data", "subdir", "pretty"}
+            self._take("write_json", kwargs, parameters, encryption_key)
             flags = {"timestamp_in_name": timestamp_in_name, "overwrite": overwrite}
             return self._put_json(data, name, subdir, encryption_key, pretty=pretty, **flags)
 
@@ -95,7 +96,8 @@ class DocumentWrites(DatasetWrites):
             It is encrypted and the key is missing or wrong.
         """
         with self._reporting("append to JSON array"), self._step(f"Appending to {name}"):
-            drop_strays(kwargs, "append_to_json_array", _UPDATE_PARAMETERS | {"item"}, self._logger)
+            parameters = _UPDATE_PARAMETERS | {"item"}
+            self._take("append_to_json_array", kwargs, parameters, encryption_key)
             check_flag("pretty", pretty)
 
             def change(stored: bytes | None) -> bytes:
@@ -137,7 +139,7 @@ class DocumentWrites(DatasetWrites):
         """
         with self._reporting("merge JSON objects"), self._step(f"Merging into {name}"):
             parameters = _UPDATE_PARAMETERS | {"overwrite_existing", "recursive_merge", "data"}
-            drop_strays(kwargs, "merge_json_objects", parameters, self._logger)
+            self._take("merge_json_objects", kwargs, parameters, encryption_key)
             check_flag("pretty", pretty)
             check_flag("overwrite_existing", overwrite_existing)
             check_flag("recursive_merge", recursive_merge)
@@ -174,7 +176,7 @@ class DocumentWrites(DatasetWrites):
             ``json``, or a format of :meth:`write_dataframe` (``csv``, ``parquet``...).
         """
         with self._reporting(_DICTIONARY):
-            drop_strays(kwargs, "write_dictionary", PARAMETERS | {"data", "format"}, self._logger)
+            self._take("write_dictionary", kwargs, PARAMETERS | {"data", "format"}, encryption_key)
             if not isinstance(data, Mapping):
                 raise UnsupportedDataError(f"data must be a mapping, not {type(data).__name__}")
             flags = {"timestamp_in_name": timestamp_in_name, "overwrite": overwrite}
@@ -208,7 +210,7 @@ class DocumentWrites(DatasetWrites):
             Append ``_YYYYMMDD_HHMMSS`` in UTC; with microseconds if that is taken.
         """
         with self._reporting("write metrics"), self._step(f"Writing {name}"):
-            drop_strays(kwargs, "write_metrics", PARAMETERS | {"metrics"}, self._logger)
+            self._take("write_metrics", kwargs, PARAMETERS | {"metrics"}, encryption_key)
             enriched = documents.enrich_metrics(
                 metrics, name=name, moment=datetime.now(UTC), caller=documents.find_caller()
             )

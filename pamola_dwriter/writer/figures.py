@@ -6,7 +6,6 @@ from typing import Any
 
 from pamola_dwriter import figures
 from pamola_dwriter.artifacts import put_artifact
-from pamola_dwriter.request import drop_strays
 from pamola_dwriter.spec import WriterResult
 from pamola_dwriter.writer.base import PARAMETERS, WriterBase
 
@@ -56,9 +55,8 @@ class FigureWrites(WriterBase):
             As :meth:`write_dataframe`.
         """
         with self._reporting("save visualization"), self._step(f"Writing {name}"):
-            drop_strays(
-                kwargs, "write_visualization", PARAMETERS | {"figure", "format"}, self._logger
-            )
+            parameters = PARAMETERS | {"figure", "subdir", "format"}
+            self._take("write_visualization", kwargs, parameters, encryption_key)
             chosen = figures.check_format(format)
             providers = self._key(encryption_key)
             flags = {"timestamp_in_name": timestamp_in_name, "overwrite": overwrite}

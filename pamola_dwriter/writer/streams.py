@@ -7,13 +7,13 @@ from typing import Any, Unpack
 
 import pandas as pd
 
+from pamola_dwriter.errors import InvalidWriteError
 from pamola_dwriter.prepare import bind
 from pamola_dwriter.request import (
     STREAM_OPTIONS,
     StreamOptions,
     check_pace,
     check_request,
-    drop_strays,
 )
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.spec import RunSpec
@@ -64,10 +64,11 @@ class StreamWrites(WriterBase):
         """
         with self._reporting(ACTION):
             parameters = DATASET_PARAMETERS | STREAM_OPTIONS
-            options: Any = drop_strays(kwargs, "open_stream", parameters, self._logger)
+            options: Any = self._take("open_stream", kwargs, parameters, encryption_key)
+            if refused := sorted({"single_file", "target_part_size", "compute"} & options.keys()):
+                raise InvalidWriteError(f"a stream has no {refused[0]}; leave it out")
             pace = check_pace({key: options.pop(key) for key in STREAM_OPTIONS & options.keys()})
-            # Batches number their rows from 0 each, so an index is wanted only if it is asked for.
-            wanted: Any = {"write_index": False, **options, "single_file": False}
+            wanted: Any = {**options, "single_file": False}
             request = check_request(
                 name,
                 format,
