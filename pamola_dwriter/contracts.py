@@ -82,6 +82,25 @@ class Versioned:
     version: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A file as a listing shows it, or an upload that was begun and neither completed nor aborted.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the task directory.
+    modified : float
+        Seconds since the epoch by the clock of the store, which is nobody else's clock.
+    upload : str or None
+        Identity of the upload; None for a file.
+    """
+
+    path: str
+    modified: float
+    upload: str | None = None
+
+
 class VersionConflict(Exception):
     """A conditional put found another version than expected; never leaves the package."""
 
@@ -94,6 +113,11 @@ class Store(Protocol):
     :class:`~pamola_dwriter.errors.TargetUnavailableError`; an absent file as
     ``FileNotFoundError``.
     """
+
+    @property
+    def atomic(self) -> bool:
+        """Whether `put_if` and `update` compare and write in one step, whoever else writes."""
+        ...
 
     def check_writable(self, path: str) -> None:
         """Raise TargetUnavailableError unless `path` could be written; leave no trace."""
@@ -149,6 +173,10 @@ class Store(Protocol):
         """Write a small file, atomically."""
         ...
 
+    def note(self, path: str, data: bytes) -> None:
+        """Write a new small file as cheaply as may be: after a crash it may be torn or gone."""
+        ...
+
     def put_if(self, path: str, data: bytes, expected: str | None) -> None:
         """Write a small file if its version is still `expected` (None: if absent).
 
@@ -172,6 +200,25 @@ class Store(Protocol):
             Others kept being faster for so long that this update gave up.
         CommitOutcomeUnknownError
             The store did not say whether it was written, nor could it be read back.
+        """
+        ...
+
+    def survey(self, path: str) -> list[Found]:
+        """Return every file and open upload anywhere below directory `path`."""
+        ...
+
+    def now(self) -> float:
+        """Return the time by the clock that `survey` goes by; writes and deletes a probe."""
+        ...
+
+    def discard(self, found: Collection[Found]) -> None:
+        """Delete files and abort uploads; those that are gone are passed over."""
+        ...
+
+    def find_staged(self, directory: str, staged: Mapping[str, str]) -> set[str]:
+        """Return the paths of ``{path: token}`` that `publish` would make visible, or has.
+
+        All of them are below `directory`.
         """
         ...
 

@@ -46,9 +46,7 @@ def finalize(
     """
     with inflight.working_on(spec.write_id, "commit"):
         parts = _every_partition_once(records, spec)
-        store = storage.open_store(
-            spec.target.root, spec.target.storage_options, spec.upload_part_size
-        )
+        store = storage.open_target(spec)
         if spec.target.single_file:
             result = _commit_file(store, parts[0], spec)
         else:

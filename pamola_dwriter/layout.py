@@ -100,6 +100,21 @@ def join(*components: str) -> str:
     return "/".join(component for component in components if component)
 
 
+def temporary_path(token: str) -> str:
+    """Name a file that is renamed at once; what is left of it was left by a killed process."""
+    return join(STAGING, f"tmp-{token}")
+
+
+def probe_path(token: str) -> str:
+    """Name a file that is deleted at once."""
+    return join(STAGING, f"probe-{token}")
+
+
+def staged_name(path: str, token: str) -> str:
+    """Name what is staged to become `path`, in the staging folder of its write."""
+    return f"{path.rpartition('/')[2]}.{token}"
+
+
 def part_name(
     partition: int, write_id: WriteId, attempt: Attempt, piece: int, extension: str
 ) -> str:

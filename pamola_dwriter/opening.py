@@ -71,7 +71,7 @@ class Dataset:
         return PartSource(
             root=self.root,
             storage_options=self.options,
-            upload_part_size=Settings.load().upload_part_size,
+            tuning=Settings.load().tuning,
             write_id=document.write_id,
             format=document.format,
             schema=document.schema,
@@ -179,7 +179,7 @@ def find_artifact(path: PathLike, storage_options: Mapping[str, Any] | None) -> 
 
 
 def _find_dataset(root: str, options: Redacted) -> Dataset | None:
-    store = storage.open_store(root, options, Settings.load().upload_part_size)
+    store = storage.open_store(root, options, Settings.load().tuning)
     try:
         present = store.read_versioned(layout.MANIFEST)
     except _NOT_THERE:
@@ -195,7 +195,7 @@ def _find_artifact(root: str, options: Redacted) -> Artifact:
     folder, _, name = root.rpartition("/")
     if folder.endswith(":/"):  # a bucket
         raise absent
-    store = storage.open_store(folder or "/", options, Settings.load().upload_part_size)
+    store = storage.open_store(folder or "/", options, Settings.load().tuning)
     if not store.is_file(name):
         raise absent
     size = store.size(name)

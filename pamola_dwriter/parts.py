@@ -16,7 +16,7 @@ import pyarrow as pa
 from pamola_dwriter import envelope, formats, layout, manifest, sealing, storage
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import IntegrityError, PamolaWriterError
-from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, WriteId
+from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, Tuning, WriteId
 
 _STRIDE = 64 * 2**20
 """Bytes hashed at a time when a part is verified."""
@@ -28,7 +28,7 @@ class PartSource:
 
     root: str
     storage_options: Redacted
-    upload_part_size: int
+    tuning: Tuning
     write_id: WriteId
     format: FormatSpec
     schema: pa.Schema
@@ -38,7 +38,7 @@ class PartSource:
 
     def store(self) -> Store:
         """Open the store whose root is the dataset itself."""
-        return storage.open_store(self.root, self.storage_options, self.upload_part_size)
+        return storage.open_store(self.root, self.storage_options, self.tuning)
 
 
 def load_part(

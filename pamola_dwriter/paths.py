@@ -12,7 +12,7 @@ from upath import UPath
 
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import InvalidPathError
-from pamola_dwriter.spec import Redacted
+from pamola_dwriter.spec import Redacted, Tuning
 from pamola_dwriter.storage import normalize_root, open_store
 
 PathLike = str | os.PathLike[str] | UPath
@@ -34,11 +34,11 @@ class Place:
 
 
 def open_place(
-    task_dir: PathLike, storage_options: Mapping[str, Any] | None, upload_part_size: int
+    task_dir: PathLike, storage_options: Mapping[str, Any] | None, tuning: Tuning
 ) -> Place:
     """Open a task directory; nothing is read or made yet. Errors as :func:`resolve_path`."""
     root, options = resolve_path(task_dir, storage_options)
-    store = open_store(root, options, upload_part_size)
+    store = open_store(root, options, tuning)
     return Place(root=root, storage_options=options, store=store)
 
 

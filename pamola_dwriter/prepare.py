@@ -102,8 +102,7 @@ def bind(
         partition_on=shape.partition_on,
         partitions=1 if single_file else partitions,
         sealing=base.sealing if base else _seal(providers, client, write_id),
-        upload_part_size=settings.upload_part_size,
-        inline_parts=settings.inline_parts,
+        tuning=settings.tuning,
     )
 
 

@@ -120,11 +120,8 @@ class Run(ABC):
         found = self._wait_until_quiet()
         if found is not None and found.result is not None:
             return found.result
-        target = self.spec.target
         try:
-            store = storage.open_store(
-                target.root, target.storage_options, self.spec.upload_part_size
-            )
+            store = storage.open_target(self.spec)
             committed = recover(store, self.spec)
         except Exception as failure:
             raise self._unknown(error) from failure

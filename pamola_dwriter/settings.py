@@ -7,9 +7,10 @@ from pathlib import Path
 
 import dask
 import yaml
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 
 from pamola_dwriter.errors import InvalidWriteError
+from pamola_dwriter.spec import Tuning
 
 DEFAULTS = Path(__file__).with_name("pamola_dwriter.yaml")
 SECTION = "pamola-dwriter"
@@ -29,12 +30,36 @@ class Settings:
         Bytes in one request of a multipart upload (S3 wants at least 5 MiB).
     inline_parts : int
         Parts listed in the manifest itself; past that they go to a Parquet file beside it.
+    task_retries : int
+        Times that Dask runs a task again which stores something and failed.
+    retry_seconds : float
+        How long a request to the store is tried again that failed for a passing reason.
+    lease_seconds : float
+        How long after its last sign of life a write still counts as under way: no other resumes
+        it, and no garbage collection touches it.
+    retain_seconds : float
+        How long the parts of a version stay after another replaced it, for reads that go on.
     """
 
     fuse_stages: bool
     gather_width: int
     upload_part_size: int
     inline_parts: int
+    task_retries: int
+    retry_seconds: float
+    lease_seconds: float
+    retain_seconds: float
+
+    @property
+    def tuning(self) -> Tuning:
+        """Those that the tasks of a write and the stores go by."""
+        return Tuning(
+            upload_part_size=self.upload_part_size,
+            inline_parts=self.inline_parts,
+            retry_seconds=self.retry_seconds,
+            lease_seconds=self.lease_seconds,
+            retain_seconds=self.retain_seconds,
+        )
 
     @classmethod
     def load(cls) -> Settings:
@@ -52,6 +77,10 @@ class Settings:
                 gather_width=int(values["gather-width"]),
                 upload_part_size=parse_bytes(values["upload-part-size"]),
                 inline_parts=int(values["inline-parts"]),
+                task_retries=int(values["task-retries"]),
+                retry_seconds=parse_timedelta(values["retry-seconds"]),
+                lease_seconds=parse_timedelta(values["lease-seconds"]),
+                retain_seconds=parse_timedelta(values["retain-seconds"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidWriteError(f"configuration {SECTION}: {error}") from None
@@ -59,6 +88,12 @@ class Settings:
             raise InvalidWriteError(
                 f"configuration {SECTION}: gather-width must be at least 2 and "
                 "upload-part-size at least 5 MiB"
+            )
+        lengths = (settings.retry_seconds, settings.lease_seconds, settings.retain_seconds)
+        if min(settings.task_retries, *lengths) < 0:
+            raise InvalidWriteError(
+                f"configuration {SECTION}: task-retries, retry-seconds, lease-seconds and "
+                "retain-seconds must not be negative"
             )
         return settings
 

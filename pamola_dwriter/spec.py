@@ -141,6 +141,31 @@ class Sealing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Settings that travel with a run, so that all workers go by those of the client.
+
+    Attributes
+    ----------
+    upload_part_size : int
+        Bytes in one request of a multipart upload.
+    inline_parts : int
+        Parts listed in the manifest itself.
+    retry_seconds : float
+        How long a request that failed for a passing reason is tried again.
+    lease_seconds : float
+        How long a write counts as under way after its last sign of life.
+    retain_seconds : float
+        How long the parts of a version stay after another one replaced it.
+    """
+
+    upload_part_size: int
+    inline_parts: int
+    retry_seconds: float
+    lease_seconds: float
+    retain_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Where a write goes.
 
@@ -208,8 +233,7 @@ class RunSpec:
     partition_on: tuple[str, ...]
     partitions: int
     sealing: Sealing | None
-    upload_part_size: int
-    inline_parts: int
+    tuning: Tuning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

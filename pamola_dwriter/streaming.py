@@ -279,9 +279,7 @@ class WriteStream:
             return
         target = self._spec.target
         try:
-            store = storage.open_store(
-                target.root, target.storage_options, self._spec.upload_part_size
-            )
+            store = storage.open_target(self._spec)
             committed = recover(store, self._spec)
             if committed is None:
                 store.sweep(target.path, {self._spec.write_id}, ())

@@ -124,9 +124,7 @@ def encrypt(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> tuple[Piece
 def put(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> Records:
     """Make the parts of one partition durable, not yet visible."""
     with inflight.working_on(spec.write_id, "put"):
-        store = storage.open_store(
-            spec.target.root, spec.target.storage_options, spec.upload_part_size
-        )
+        store = storage.open_target(spec)
         records = tuple(
             PartRecord(
                 path=piece.path,

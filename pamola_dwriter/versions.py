@@ -127,7 +127,7 @@ def _describe(
     base: Committed | None,
 ) -> Manifest:
     table = None
-    if len(listed) > spec.inline_parts:
+    if len(listed) > spec.tuning.inline_parts:
         table = _put_part_table(store, listed, spec)
     return Manifest(
         write_id=spec.write_id,

@@ -10,6 +10,15 @@ import fsspec
 import pandas as pd
 
 from pamola_dwriter import DataWriter, read_dataset
+from pamola_dwriter.spec import Tuning
+
+TUNING = Tuning(
+    upload_part_size=5 * 2**20,
+    inline_parts=4096,
+    retry_seconds=0,
+    lease_seconds=120,
+    retain_seconds=0,
+)
 
 
 @dataclass(frozen=True)

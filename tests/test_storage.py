@@ -28,11 +28,12 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.spec import Redacted, WriteId
 from pamola_dwriter.storage import normalize_root, open_store
 from pamola_dwriter.storage.objects import ObjectStore
+from tests.places import TUNING
 
 WRITE = WriteId("0123456789abcdef")
 OTHER = WriteId("fedcba9876543210")
 PART = f"output/d/part-00000-{WRITE}-00000000-000.csv"
-PART_SIZE = 5 * 2**20
+PART_SIZE = TUNING.upload_part_size
 
 
 @pytest.fixture(params=["posix", "s3", "memory", "folders"])
@@ -40,7 +41,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """One store of each kind, on an empty task directory; the last knows no more than fsspec."""
     options: dict[str, object] = {}
     if request.param == "folders":
-        return ObjectStore(LocalFileSystem(), str(tmp_path))
+        return ObjectStore(LocalFileSystem(), str(tmp_path), TUNING)
     if request.param == "posix":
         root = str(tmp_path)
     elif request.param == "memory":
@@ -48,7 +49,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     else:
         server: S3Server = request.getfixturevalue("s3")
         root, options = request.getfixturevalue("s3_task_dir"), server.storage_options
-    return open_store(root, Redacted(options), PART_SIZE)
+    return open_store(root, Redacted(options), TUNING)
 
 
 def buffer(data: bytes) -> pa.Buffer:
@@ -186,17 +187,17 @@ def test_check_of_a_new_place_leaves_no_trace(store: Store, tmp_path: Path) -> N
 
 def test_check_keeps_folders_in_use(tmp_path: Path) -> None:
     """The check removes only the folders that it made, a missing task directory among them."""
-    ObjectStore(LocalFileSystem(), str(tmp_path / "a" / "task")).check_writable("x")
+    ObjectStore(LocalFileSystem(), str(tmp_path / "a" / "task"), TUNING).check_writable("x")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "_staging").mkdir()
-    ObjectStore(LocalFileSystem(), str(tmp_path)).check_writable("x")
+    ObjectStore(LocalFileSystem(), str(tmp_path), TUNING).check_writable("x")
     assert os.listdir(tmp_path) == ["_staging"]
 
 
 def test_unwritable_store_is_found_out() -> None:
     """On a file system of which nothing is known, the check writes: here the kernel refuses."""
     with pytest.raises(TargetUnavailableError, match="cannot write"):
-        ObjectStore(LocalFileSystem(), "/proc/sys").check_writable("output/x.json")
+        ObjectStore(LocalFileSystem(), "/proc/sys", TUNING).check_writable("output/x.json")
 
 
 class NoReplace(LocalFileSystem):
@@ -217,7 +218,7 @@ def test_put_replaces_where_rename_does_not(tmp_path: Path, *, silent: bool) -> 
     """A small file is replaced also where the file system refuses to rename over it."""
     file_system = NoReplace()
     file_system.silent = silent
-    store = ObjectStore(file_system, str(tmp_path))
+    store = ObjectStore(file_system, str(tmp_path), TUNING)
     for data in (b"one", b"two"):
         store.put("output/x.json", data)
         assert store.read("output/x.json") == data
@@ -258,7 +259,7 @@ def _meanwhile(action: Callable[[], None]) -> Iterator[None]:
 
 def test_writers_survive_the_sweeps_of_others(tmp_path: Path) -> None:
     """Folders that another writer removes because they are empty are made again."""
-    store, other = (open_store(str(tmp_path), Redacted({}), PART_SIZE) for _ in range(2))
+    store, other = (open_store(str(tmp_path), Redacted({}), TUNING) for _ in range(2))
 
     def sweep() -> None:
         other.sweep("output/d", {OTHER}, ())
@@ -281,7 +282,7 @@ def test_new_folders_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", spy)
-    store = open_store(str(tmp_path / "new" / "task"), Redacted({}), PART_SIZE)
+    store = open_store(str(tmp_path / "new" / "task"), Redacted({}), TUNING)
     path = f"output/d/country=FR/{PART.rpartition('/')[2]}"
     store.publish({path: store.stage(path, buffer(b"x"), WRITE)})
     store.put("logs/run/x.json", b"x")
@@ -303,7 +304,7 @@ def _largest_file(size: int) -> Iterator[None]:
 
 def test_file_that_does_not_fit_is_explained(tmp_path: Path) -> None:
     """A file the disk has no room for is refused with the system's words and leaves nothing."""
-    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
     store.put("x.json", b"old")
     with _largest_file(1000):
         for write in (
@@ -326,7 +327,7 @@ def test_doubtful_failure_is_not_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, answered: bool
 ) -> None:
     """After an error that a server of NFS may give for what it did, nothing is certain."""
-    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
 
     def fail(*args: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -341,7 +342,7 @@ def test_unconfirmed_folder_is_not_an_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When only the sync of the folder fails, the file stands, whatever the reason was."""
-    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
     fsync = os.fsync
 
     def fail(descriptor: int) -> None:
@@ -359,7 +360,7 @@ def test_unconfirmed_folder_is_not_an_answer(
 @pytest.fixture
 def s3_store(s3: S3Server, s3_task_dir: str) -> Any:
     """A store on the S3 server."""
-    return open_store(s3_task_dir, Redacted(s3.storage_options), PART_SIZE)
+    return open_store(s3_task_dir, Redacted(s3.storage_options), TUNING)
 
 
 @pytest.fixture
@@ -408,7 +409,7 @@ def test_unreachable_server_is_explained(s3: S3Server, s3_store: Any, s3_task_di
         "client_kwargs": {"endpoint_url": "http://127.0.0.1:9", "region_name": "us-east-1"},
         "config_kwargs": {"retries": {"max_attempts": 0}},
     }
-    gone = open_store(s3_task_dir, Redacted(options), PART_SIZE)
+    gone = open_store(s3_task_dir, Redacted(options), TUNING)
     with pytest.raises(TargetUnavailableError, match=r"127\.0\.0\.1:9") as caught:
         gone.publish({PART: token})
     assert not caught.value.answered

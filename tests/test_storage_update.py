@@ -36,9 +36,9 @@ from pamola_dwriter.spec import Redacted
 from pamola_dwriter.storage import open_store, posix, updates
 from pamola_dwriter.storage.objects import ObjectStore
 from pamola_dwriter.storage.updates import History, Seen
+from tests.places import TUNING
 
 FILE = "metrics/run.json"
-PART_SIZE = 5 * 2**20
 PROCESSES = 8
 
 Items = list[str]
@@ -62,13 +62,13 @@ def items(store: Store) -> Items:
 def store(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server) -> Store:
     """One store of each kind, on an empty task directory."""
     if request.param == "folders":
-        return ObjectStore(LocalFileSystem(), str(tmp_path))
+        return ObjectStore(LocalFileSystem(), str(tmp_path), TUNING)
     if request.param == "posix":
-        return open_store(str(tmp_path), Redacted({}), PART_SIZE)
+        return open_store(str(tmp_path), Redacted({}), TUNING)
     if request.param == "memory":
-        return open_store(f"memory://{tmp_path.name}", Redacted({}), PART_SIZE)
+        return open_store(f"memory://{tmp_path.name}", Redacted({}), TUNING)
     root = request.getfixturevalue("s3_task_dir")
-    return open_store(root, Redacted(s3.storage_options), PART_SIZE)
+    return open_store(root, Redacted(s3.storage_options), TUNING)
 
 
 def test_update_makes_and_changes_a_file(store: Store) -> None:
@@ -118,7 +118,7 @@ def _processes() -> Any:
 
 
 def _append_many(barrier: Any, root: str, options: dict[str, Any], who: int, count: int) -> None:
-    store = open_store(root, Redacted(options), PART_SIZE)
+    store = open_store(root, Redacted(options), TUNING)
     barrier.wait(60)
     for number in range(count):
         store.update(FILE, appended(f"{who}-{number}"))
@@ -134,7 +134,7 @@ def _race(root: str, options: dict[str, Any], count: int) -> None:
     ]
     for racer in racers:
         racer.start()
-    store, seen = open_store(root, Redacted(options), PART_SIZE), 0
+    store, seen = open_store(root, Redacted(options), TUNING), 0
     while any(racer.is_alive() for racer in racers):
         with suppress(FileNotFoundError):
             assert len(items(store)) >= seen
@@ -166,7 +166,7 @@ def _write_and_die(root: str, path: str, how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
         return b""
 
-    store = open_store(root, Redacted({}), PART_SIZE)
+    store = open_store(root, Redacted({}), TUNING)
     if how == "change":
         store.update(path, die)
     os.link = os.replace = die  # type: ignore[assignment]
@@ -190,7 +190,7 @@ def _die(root: Path, path: str, how: str) -> None:
 @pytest.mark.parametrize("how", ["change", "update"])
 def test_killed_holder_of_the_lock_blocks_nobody(tmp_path: Path, how: str) -> None:
     """A process killed inside an update leaves the old file, and the next update goes through."""
-    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
     store.put(FILE, b"old")
     _die(tmp_path, FILE, how)
     assert store.read(FILE) == b"old"
@@ -206,7 +206,7 @@ def test_killed_put_leaves_nothing_in_the_dataset(
     tmp_path: Path, how: str, present: bytes | None
 ) -> None:
     """A process killed while it writes a manifest leaves no file that would count as foreign."""
-    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
     manifest = "output/d/_manifest.json"
     if present:
         store.put(manifest, present)
@@ -224,7 +224,7 @@ def test_killed_put_leaves_nothing_in_the_dataset(
 def test_hanging_holder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock that nobody gives back in time is a ConcurrentWriteError, and nothing is changed."""
     monkeypatch.setattr(posix, "_LOCK_PATIENCE", 0.1)
-    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
     store.put(FILE, b"old")
 
     def hang(data: bytes | None) -> bytes:
@@ -238,7 +238,7 @@ def test_hanging_holder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_put_is_not_undone_by_an_update(tmp_path: Path) -> None:
     """A whole file that is put while an update is under way stands after it."""
-    store = open_store(str(tmp_path), Redacted({}), PART_SIZE)
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
     store.update(FILE, lambda data: b"first")
     with ThreadPoolExecutor(1) as pool:
 
@@ -284,7 +284,7 @@ def test_lost_reply_of_any_other_store_is_said(tmp_path: Path, *, moves: bool) -
     """Where nothing tells our update from another, a lost one is unknown, an absent one failed."""
     file_system = LosesReplies()
     file_system.moves = moves
-    store = ObjectStore(file_system, str(tmp_path))
+    store = ObjectStore(file_system, str(tmp_path), TUNING)
     with pytest.raises(CommitOutcomeUnknownError if moves else TargetUnavailableError):
         store.update(FILE, lambda data: b"new")
     assert store.is_file(FILE) == moves
@@ -397,13 +397,13 @@ def _error(code: str) -> bytes:
 def faulty(server: S3Server, root: str, *faults: str) -> Iterator[tuple[Store, Proxy]]:
     """Open a store behind a proxy with `faults`."""
     with Proxy(server, *faults).listening() as proxy:
-        yield open_store(root, Redacted(proxy.options(server)), PART_SIZE), proxy
+        yield open_store(root, Redacted(proxy.options(server)), TUNING), proxy
 
 
 @pytest.fixture
 def direct(s3: S3Server, s3_task_dir: str) -> Store:
     """The same task directory without the proxy."""
-    return open_store(s3_task_dir, Redacted(s3.storage_options), PART_SIZE)
+    return open_store(s3_task_dir, Redacted(s3.storage_options), TUNING)
 
 
 @pytest.mark.parametrize("present", [False, True])

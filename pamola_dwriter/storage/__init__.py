@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import fsspec
@@ -11,12 +12,12 @@ from fsspec.utils import get_protocol
 
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import InvalidPathError
-from pamola_dwriter.spec import Redacted
+from pamola_dwriter.spec import Redacted, RunSpec, Tuning
 from pamola_dwriter.storage.objects import ObjectStore
 from pamola_dwriter.storage.posix import PosixStore
 from pamola_dwriter.storage.s3 import S3Store
 
-__all__ = ["STORES", "normalize_root", "open_store"]
+__all__ = ["STORES", "WRAPPERS", "normalize_root", "open_store", "open_target"]
 
 STORES: dict[str, type[ObjectStore]] = {
     "file": PosixStore,
@@ -25,6 +26,9 @@ STORES: dict[str, type[ObjectStore]] = {
     "s3a": S3Store,
 }
 """Class by URL scheme; any other scheme fsspec knows is an :class:`ObjectStore`."""
+
+WRAPPERS: list[Callable[[Store], Store]] = []
+"""Put around every store that is opened in this process; :mod:`pamola_dwriter.testing` does."""
 
 _PASSWORD = re.compile(r"[^/]*://[^/:@]*:(?!\d*/)[^@]*@", re.DOTALL)
 """A user and a password before ``@``; secrets of S3 may hold a ``/``. Not so: ``host:21/x@y``."""
@@ -56,7 +60,7 @@ def normalize_root(task_dir: str) -> str:
     return task_dir.rstrip("/")
 
 
-def open_store(root: str, storage_options: Redacted, upload_part_size: int) -> Store:
+def open_store(root: str, storage_options: Redacted, tuning: Tuning) -> Store:
     """Return the store of the task directory `root`, as made by :func:`normalize_root`.
 
     Parameters
@@ -65,8 +69,8 @@ def open_store(root: str, storage_options: Redacted, upload_part_size: int) -> S
         Absolute path or URL.
     storage_options : Redacted of dict
         Passed to the fsspec file system; may hold credentials.
-    upload_part_size : int
-        Bytes in one request of a multipart upload.
+    tuning : Tuning
+        How much is sent in one request, and how long one is tried again.
 
     Raises
     ------
@@ -84,4 +88,12 @@ def open_store(root: str, storage_options: Redacted, upload_part_size: int) -> S
             f"storage_options ({names}) do not fit {root}: {type(error).__name__}"
         ) from None
     store = STORES.get(get_protocol(root), ObjectStore)
-    return store(file_system, path, upload_part_size)
+    opened: Store = store(file_system, path, tuning)
+    for wrap in WRAPPERS:
+        opened = wrap(opened)
+    return opened
+
+
+def open_target(spec: RunSpec) -> Store:
+    """Return the store that a run writes to; errors as :func:`open_store`."""
+    return open_store(spec.target.root, spec.target.storage_options, spec.tuning)

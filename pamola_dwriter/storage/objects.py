@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from secrets import token_hex
 from typing import Any, BinaryIO
 
@@ -20,13 +21,16 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 
 from pamola_dwriter import layout
-from pamola_dwriter.contracts import VersionConflict, Versioned
+from pamola_dwriter.contracts import Found, VersionConflict, Versioned
 from pamola_dwriter.errors import PamolaWriterError, TargetUnavailableError
-from pamola_dwriter.spec import WriteId
+from pamola_dwriter.spec import Tuning, WriteId
 from pamola_dwriter.storage import updates
 
 _READING = frozenset({"read", "look up", "list"})
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
+"""What file systems call the time of the last change."""
 
 _OBJECT_STORES = frozenset(
     {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a", "tos"}
@@ -48,26 +52,29 @@ class ObjectStore:
         Where it is.
     root : str
         Path of the task directory inside that file system.
-    upload_part_size : int
-        Bytes in one request of a multipart upload, where the store has such.
+    tuning : Tuning
+        How much is sent in one request, where the store has multipart uploads.
     """
 
-    def __init__(
-        self, file_system: AbstractFileSystem, root: str, upload_part_size: int = 2**25
-    ) -> None:
+    def __init__(self, file_system: AbstractFileSystem, root: str, tuning: Tuning) -> None:
         self._fs: Any = file_system
         self._root = root.rstrip("/")
-        self._upload_part_size = upload_part_size
+        self._tuning = tuning
         protocol = file_system.protocol
         names = {protocol} if isinstance(protocol, str) else set(protocol)
         self._has_folders = names.isdisjoint(_OBJECT_STORES)
+        self._is_in_memory = "memory" in names  # and the threads of this process take turns
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._root!r}>"
 
+    @property
+    def atomic(self) -> bool:
+        return self._is_in_memory
+
     def check_writable(self, path: str) -> None:
         """Write and delete a small file; the folders that takes are removed as well."""
-        probe = layout.join(layout.STAGING, f"probe-{token_hex(8)}")
+        probe = layout.probe_path(token_hex(8))
         with self._explained("write", path):
             made = self._missing_folders(self._parent(probe))
             try:
@@ -92,6 +99,29 @@ class ObjectStore:
             except FileNotFoundError:
                 return []
         return sorted(file[len(directory) :].lstrip("/") for file in found if file != directory)
+
+    def survey(self, path: str) -> list[Found]:
+        directory = self._full(path)
+        with self._explained("list", path):
+            try:
+                found = self._fs.find(directory, detail=True)
+            except FileNotFoundError:
+                return []
+            return [
+                Found(path=self._relative(file), modified=_modified(info))
+                for file, info in sorted(found.items())
+                if file != directory
+            ]
+
+    def now(self) -> float:
+        probe = layout.probe_path(token_hex(8))
+        with self._explained("write", probe):
+            self._write(probe, b"")
+            try:
+                return _modified(self._fs.info(self._full(probe)))
+            finally:
+                self._fs.rm_file(self._full(probe))
+                self._remove_if_empty(self._full(layout.STAGING))
 
     def size(self, path: str) -> int:
         with self._explained("look up", path):
@@ -133,6 +163,10 @@ class ObjectStore:
             else:
                 self._write(path, data)
 
+    def note(self, path: str, data: bytes) -> None:
+        with self._explained("write", path):
+            self._write(path, data)
+
     def put_if(self, path: str, data: bytes, expected: str | None) -> None:
         with self._in_turn(path):
             self._put_if(path, data, expected)
@@ -155,6 +189,12 @@ class ObjectStore:
 
     def _in_turn(self, path: str) -> AbstractContextManager[None]:
         return updates.in_turn(f"{type(self._fs).__name__}:{self._full(path)}")
+
+    def find_staged(self, directory: str, staged: Mapping[str, str]) -> set[str]:
+        return {layout.join(directory, path) for path in self.listdir(directory)} & staged.keys()
+
+    def discard(self, found: Collection[Found]) -> None:
+        self.remove([each.path for each in found if each.upload is None])
 
     def remove(self, paths: Collection[str]) -> None:
         # One by one: the bulk deletion of fsspec takes [ and ] for a pattern, and gives up at the
@@ -187,8 +227,7 @@ class ObjectStore:
             self.size(path)
 
     def _stage_file(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
-        name = f"{path.rpartition('/')[2]}.{token_hex(4)}"
-        staged = layout.join(layout.STAGING, write_id, name)
+        staged = layout.join(layout.STAGING, write_id, layout.staged_name(path, token_hex(4)))
         self._write(staged, data.to_pybytes())
         return staged
 
@@ -245,7 +284,7 @@ class ObjectStore:
         self._fs.pipe_file(self._full(path), data)
 
     def _write_beside_and_rename(self, path: str, data: bytes) -> None:
-        temporary = layout.join(layout.STAGING, f"tmp-{token_hex(8)}")
+        temporary = layout.temporary_path(token_hex(8))
         try:
             self._write(temporary, data)
             self._fs.makedirs(self._parent(path), exist_ok=True)
@@ -285,6 +324,9 @@ class ObjectStore:
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
 
+    def _relative(self, full_path: str) -> str:
+        return full_path[len(self._root) :].lstrip("/")
+
     def _parent(self, path: str) -> str:
         return self._full(path).rpartition("/")[0]
 
@@ -310,3 +352,15 @@ class ObjectStore:
     def _was_answered(self, error: Exception) -> bool:
         """Return whether the store itself refused, so that nothing was changed."""
         return isinstance(error, PermissionError)
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    """Return when a file was changed last, from what its file system says of it."""
+    value = next((info[name] for name in _TIMES if info.get(name) is not None), None)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if value is None:
+        raise OSError("the store does not say when a file was changed")
+    return float(value)

@@ -23,7 +23,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from pamola_dwriter import layout
-from pamola_dwriter.contracts import VersionConflict
+from pamola_dwriter.contracts import Found, VersionConflict
 from pamola_dwriter.errors import ConcurrentWriteError, TargetUnavailableError
 from pamola_dwriter.spec import WriteId
 from pamola_dwriter.storage.objects import ObjectStore
@@ -56,6 +56,10 @@ T = TypeVar("T")
 class PosixStore(ObjectStore):
     """A task directory in a directory that every worker can reach under the same path."""
 
+    @property
+    def atomic(self) -> bool:
+        return True
+
     def check_writable(self, path: str) -> None:
         target = Path(self._full(path))
         for ancestor in target.parents:
@@ -84,9 +88,41 @@ class PosixStore(ObjectStore):
                 for name in names
             )
 
+    def survey(self, path: str) -> list[Found]:
+        found = []
+        for file in self.listdir(path):
+            full = layout.join(path, file)
+            with self._explained("look up", full), suppress(FileNotFoundError):
+                found.append(Found(path=full, modified=os.stat(self._full(full)).st_mtime))
+        return found
+
+    def now(self) -> float:
+        with self._explained("write", layout.STAGING):
+            probe = self._full(layout.probe_path(token_hex(8)))
+            descriptor = _in_directory(os.path.dirname(probe), partial(_create, probe))
+            try:
+                return os.fstat(descriptor).st_mtime
+            finally:
+                os.close(descriptor)
+                os.unlink(probe)
+                _remove_if_empty(self._full(layout.STAGING))
+
+    def discard(self, found: Collection[Found]) -> None:
+        super().discard(found)
+        for folder, _, _ in os.walk(self._full(layout.STAGING), topdown=False):
+            _remove_if_empty(folder)
+
+    def find_staged(self, directory: str, staged: Mapping[str, str]) -> set[str]:
+        return {path for path, token in staged.items() if self.is_file(token) or self.is_file(path)}
+
+    def note(self, path: str, data: bytes) -> None:
+        with self._explained("write", path):
+            full = self._full(path)
+            with open(_in_directory(os.path.dirname(full), partial(_create, full)), "wb") as file:
+                file.write(data)
+
     def stage(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
-        name = f"{path.rpartition('/')[2]}.{token_hex(4)}"
-        staged = layout.join(layout.STAGING, write_id, name)
+        staged = layout.join(layout.STAGING, write_id, layout.staged_name(path, token_hex(4)))
         with self._explained("write", path):
             self._write_durably(self._full(staged), data)
         return staged
@@ -144,7 +180,7 @@ class PosixStore(ObjectStore):
 
     def _place(self, path: str, data: bytes, move: Callable[[str, str], None]) -> None:
         """Write a whole file and move it to `path`, durably."""
-        temporary = self._full(layout.join(layout.STAGING, f"tmp-{token_hex(8)}"))
+        temporary = self._full(layout.temporary_path(token_hex(8)))
         with self._explained("write", path):
             try:
                 self._write_durably(temporary, data)
@@ -157,7 +193,7 @@ class PosixStore(ObjectStore):
 
     def _write_durably(self, full_path: str, data: bytes | pa.Buffer) -> None:
         """Write a file under ``_staging/``, whose folders need not outlast a crash."""
-        create = partial(os.open, full_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        create = partial(_create, full_path)
         descriptor = _in_directory(os.path.dirname(full_path), create, durable=self._root)
         try:
             with open(descriptor, "wb") as file:
@@ -208,6 +244,10 @@ class PosixStore(ObjectStore):
 
     def _was_answered(self, error: Exception) -> bool:
         return isinstance(error, OSError) and error.errno in _REFUSALS
+
+
+def _create(full_path: str) -> int:
+    return os.open(full_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
 
 def _check_directory(directory: Path) -> None:

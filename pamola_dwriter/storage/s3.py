@@ -21,7 +21,7 @@ import pyarrow as pa
 from fsspec.asyn import sync
 
 from pamola_dwriter import layout
-from pamola_dwriter.contracts import VersionConflict, Versioned
+from pamola_dwriter.contracts import Found, VersionConflict, Versioned
 from pamola_dwriter.errors import TargetUnavailableError, UnsupportedDataError
 from pamola_dwriter.spec import WriteId
 from pamola_dwriter.storage import updates
@@ -44,6 +44,10 @@ _TRIES = 4
 
 class S3Store(ObjectStore):
     """A task directory in a bucket."""
+
+    @property
+    def atomic(self) -> bool:
+        return True
 
     def check_writable(self, path: str) -> None:
         """Begin and abort one upload: proves bucket, credentials and permission."""
@@ -81,6 +85,29 @@ class S3Store(ObjectStore):
             else:
                 return
 
+    def survey(self, path: str) -> list[Found]:
+        files = super().survey(path)
+        with self._explained("list uploads in", path):
+            uploads: list[Found] = self._run(self._open_uploads(path))
+        return files + uploads
+
+    def discard(self, found: Collection[Found]) -> None:
+        super().discard(found)
+        with self._explained("abort uploads in", self._root):
+            for each in found:
+                if each.upload is not None:
+                    self._abort(each)
+
+    def find_staged(self, directory: str, staged: Mapping[str, str]) -> set[str]:
+        there = {(found.path, found.upload) for found in self.survey(directory)}
+        tokens = {path: json.loads(token) for path, token in staged.items()}
+        return {
+            path
+            for path, token in tokens.items()
+            if (path, token["upload"]) in there
+            or ((path, None) in there and self._run(self._is_published(path, token["mark"])))
+        }
+
     def remove(self, paths: Collection[str]) -> None:
         keys = [self._target(path)["Key"] for path in paths]
         for start in range(0, len(keys), _DELETED_AT_ONCE):
@@ -91,18 +118,13 @@ class S3Store(ObjectStore):
     def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:
         super().sweep(directory, write_ids, keep)
         with self._explained("abort uploads in", directory):
-            for key, upload_id in self._run(self._open_uploads(directory)):
-                if layout.write_id_of(key) in write_ids:
-                    self._abort(key, upload_id)
+            for each in self._run(self._open_uploads(directory)):
+                if layout.write_id_of(each.path) in write_ids:
+                    self._abort(each)
 
-    def _abort(self, key: str, upload_id: str) -> None:
-        bucket = self._target("")["Bucket"]
+    def _abort(self, upload: Found) -> None:
         with suppress(FileNotFoundError):  # completed or aborted meanwhile
-            self._run(
-                self._fs._call_s3(
-                    "abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload_id
-                )
-            )
+            self._call("abort_multipart_upload", upload.path, UploadId=upload.upload)
 
     def _delete(self, keys: list[dict[str, str]]) -> None:
         bucket = self._target("")["Bucket"]
@@ -191,7 +213,7 @@ class S3Store(ObjectStore):
         )
         upload = {**target, "UploadId": created["UploadId"]}
         slots = asyncio.Semaphore(_UPLOADS_AT_ONCE)
-        step = max(self._upload_part_size, -(-data.size // 10_000))
+        step = max(self._tuning.upload_part_size, -(-data.size // 10_000))
 
         async def send(number: int, start: int) -> str:
             async with slots:
@@ -247,15 +269,15 @@ class S3Store(ObjectStore):
             data = await body.read()
         return Seen(data, reply["ETag"], History.parse(_metadata(reply).get(_UPDATES)))
 
-    async def _open_uploads(self, directory: str) -> list[tuple[str, str]]:
-        """Return key and id of every upload below `directory` that is not completed.
+    async def _open_uploads(self, directory: str) -> list[Found]:
+        """Return every upload below `directory` that is not completed.
 
         MinIO answers for one exact key alone, so there this finds none: what a failed write had
         staged stays until the server removes it, by itself after a day.
         """
         target = self._target(directory)
         marker: dict[str, str] = {}
-        found: dict[tuple[str, str], None] = {}
+        found: dict[tuple[str, str], Found] = {}
         while True:
             page = await self._fs._call_s3(
                 "list_multipart_uploads",
@@ -264,12 +286,22 @@ class S3Store(ObjectStore):
                 **marker,
             )
             known = len(found)
-            found |= {(each["Key"], each["UploadId"]): None for each in page.get("Uploads", ())}
+            found |= {
+                (each["Key"], each["UploadId"]): self._upload_found(each)
+                for each in page.get("Uploads", ())
+            }
             if not page.get("IsTruncated") or len(found) == known:
-                return list(found)
+                return list(found.values())
             # Not every server gives both.
             names = ("KeyMarker", "UploadIdMarker")
             marker = {name: page[f"Next{name}"] for name in names if page.get(f"Next{name}")}
+
+    def _upload_found(self, listed: Mapping[str, Any]) -> Found:
+        return Found(
+            path=self._relative(f"{self._target('')['Bucket']}/{listed['Key']}"),
+            modified=listed["Initiated"].timestamp(),
+            upload=listed["UploadId"],
+        )
 
     def _target(self, path: str) -> dict[str, str]:
         bucket, key, _ = self._fs.split_path(self._full(path))

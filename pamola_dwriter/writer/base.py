@@ -56,7 +56,7 @@ class WriterBase:
         self._tracker = check_tracker(progress_tracker)
         self._client = client
         settings = Settings.load()
-        self._place = open_place(task_dir, storage_options, settings.upload_part_size)
+        self._place = open_place(task_dir, storage_options, settings.tuning)
         self._use_encryption = use_encryption
         self._encryption_key = Redacted(encryption_key)
         self._resolved: tuple[KeyProvider, ...] | None = None
