@@ -212,7 +212,10 @@ class Store(Protocol):
         ...
 
     def discard(self, found: Collection[Found]) -> None:
-        """Delete files and abort uploads; those that are gone are passed over."""
+        """Delete files and abort uploads, and then folders that are left empty by writes.
+
+        Those that are gone are passed over.
+        """
         ...
 
     def find_staged(self, directory: str, staged: Mapping[str, str]) -> set[str]:

@@ -18,6 +18,7 @@
     ├── DataReadError                       the read did not succeed
     │   ├── TargetNotFoundError (FileNotFoundError)
     │   ├── IntegrityError                      stored bytes are not what was written
+    │   ├── DatasetReplacedError                overwritten while it was being read: read again
     │   └── UnsupportedVersionError             written by a newer version of this package
     └── both a DataWriteError and a DataReadError
         ├── InvalidPathError (ValueError)       change the path or its storage options
@@ -113,7 +114,17 @@ class ConcurrentWriteError(DataWriteError):
 
 
 class WriteFailedError(DataWriteError):
-    """A task of the write failed; the cause is chained and nothing was committed."""
+    """A task of the write failed; the cause is chained and nothing was committed.
+
+    Attributes
+    ----------
+    partitions : tuple of int
+        Indices of the partitions that could not be computed or stored, if it was one of them.
+    """
+
+    def __init__(self, message: str, *, partitions: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.partitions = partitions
 
 
 class WriteCancelledError(DataWriteError):
@@ -146,6 +157,14 @@ class IntegrityError(DataReadError):
         self.part = part
 
 
+class DatasetReplacedError(DataReadError):
+    """The version being read was overwritten meanwhile, and what it consisted of is gone.
+
+    Read again, which gets the version that stands. Where reads and overwrites often meet, set
+    ``retain-seconds`` where it is written to as long as a read may take.
+    """
+
+
 class UnsupportedVersionError(DataReadError):
     """The manifest or sealed file has a version this release does not know."""
 
@@ -161,11 +180,14 @@ class TargetUnavailableError(DataWriteError, DataReadError, OSError):
     ----------
     answered : bool
         Whether the store itself refused, so that the request certainly changed nothing.
+    transient : bool
+        Whether the failure may pass by itself: a lost connection, an overloaded server.
     """
 
-    def __init__(self, message: str, *, answered: bool = True) -> None:
+    def __init__(self, message: str, *, answered: bool = True, transient: bool = False) -> None:
         super().__init__(message)
         self.answered = answered
+        self.transient = transient
 
 
 class EncryptionKeyError(DataWriteError, DataReadError):

@@ -32,8 +32,11 @@ HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_NAME_BYTES = 200
 _COMMIT_FILES = frozenset({MANIFEST, f"{MANIFEST}.lock"})
 
-Stage = Literal["infer", "schema", "serialize", "encrypt", "put", "part", "gather", "commit"]
-"""Stages of the graph, in order; ``part`` is serialize, encrypt and put fused into one.
+Stage = Literal[
+    "infer", "schema", "serialize", "encrypt", "put", "part", "keep", "gather", "commit"
+]
+"""Stages of the graph, in order; ``part`` is serialize, encrypt and put fused into one, and
+``keep`` takes over what an interrupted run has put.
 
 Dask would show a stage named ``finalize`` as ``pamola``: it takes any word of eight letters that
 begins with a to f for a hexadecimal token.
@@ -46,6 +49,11 @@ _PART = re.compile(
     re.ASCII,
 )
 _PART_TABLE = re.compile(r"_parts-(?P<write_id>[0-9a-f]{16})(-[0-9a-f]{8})?\.[a-z.]+", re.ASCII)
+_LEASE = "lease.json"
+_RECORD = re.compile(r"record-(?P<partition>\d{5,})-[0-9a-f]{8}\.json(\.pdw)?", re.ASCII)
+_STAGED = re.compile(rf"{STAGING}/(?P<write_id>[0-9a-f]{{16}})/(?P<name>[^/]+)", re.ASCII)
+_STAGED_NAME = re.compile(r".+\.[0-9a-f]{8}", re.ASCII | re.DOTALL)
+_PASSING = re.compile(rf"{STAGING}/(tmp|probe)-[0-9a-f]{{16}}", re.ASCII)
 _KEY = re.compile(r"pamola-(?P<stage>[a-z]+)-(?P<write_id>[0-9a-f]{16})")
 _SECONDS, _EXACT = "%Y%m%d_%H%M%S", "%Y%m%d_%H%M%S_%f"
 _TIMESTAMP = re.compile(
@@ -113,6 +121,38 @@ def probe_path(token: str) -> str:
 def staged_name(path: str, token: str) -> str:
     """Name what is staged to become `path`, in the staging folder of its write."""
     return f"{path.rpartition('/')[2]}.{token}"
+
+
+def lease_path(write_id: WriteId) -> str:
+    """Name the lease of a write; its folder is parsed back by :func:`parse_staged`."""
+    return join(STAGING, write_id, _LEASE)
+
+
+def record_path(write_id: WriteId, partition: int, attempt: Attempt, *, sealed: bool) -> str:
+    """Name the record of a staged partition; parsed back by :func:`parse_record_path`."""
+    name = f"record-{partition:05d}-{attempt}.json"
+    return join(STAGING, write_id, f"{name}.{SEALED_EXTENSION}" if sealed else name)
+
+
+def parse_record_path(path: str) -> int | None:
+    """Return the partition of a record; None if `path` is not one."""
+    found = _RECORD.fullmatch(path.rpartition("/")[2])
+    return int(found["partition"]) if found else None
+
+
+def parse_staged(path: str) -> WriteId | None:
+    """Return the write that a file under ``_staging/`` belongs to; None if it is of none."""
+    found = _STAGED.fullmatch(path)
+    if found is None:
+        return None
+    name = found["name"]
+    ours = name in (_LEASE, f"_{_LEASE}.lock") or _RECORD.fullmatch(name)
+    return WriteId(found["write_id"]) if ours or _STAGED_NAME.fullmatch(name) else None
+
+
+def is_passing(path: str) -> bool:
+    """Return whether this is a file that lives for a moment; see :func:`temporary_path`."""
+    return _PASSING.fullmatch(path) is not None
 
 
 def part_name(

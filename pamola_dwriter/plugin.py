@@ -20,6 +20,7 @@ from pamola_dwriter.spec import WriteId
 NAME = "pamola-writes"
 PROGRESS = "pamola_progress"
 COMMITTERS = "pamola_committers"
+BROKEN = "pamola_broken"
 WRITES_KEPT = 100
 
 
@@ -38,6 +39,7 @@ class WritesPlugin(SchedulerPlugin):
         self._scheduler = scheduler
         scheduler.handlers[PROGRESS] = self.progress
         scheduler.handlers[COMMITTERS] = self.committers
+        scheduler.handlers[BROKEN] = self.broken
 
     async def progress(self, write_id: WriteId, partitions: int) -> dict[str, Any]:
         """Return the snapshot of a write of so many partitions, as plain values."""
@@ -50,9 +52,14 @@ class WritesPlugin(SchedulerPlugin):
         fold = self.writes.get(write_id)
         return None if fold is None else sorted(fold.committers)
 
+    async def broken(self, write_id: WriteId) -> list[int]:
+        """Return the partitions that could not be computed or stored."""
+        fold = self.writes.get(write_id)
+        return [] if fold is None else sorted(fold.broken)
+
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         """Count a task that is done, or discount one that waits to be done again."""
-        if finish not in ("memory", "waiting", "processing"):
+        if finish not in ("memory", "waiting", "processing", "erred"):
             return
         parsed = layout.parse_task_key(key)
         if parsed is None:
@@ -62,6 +69,8 @@ class WritesPlugin(SchedulerPlugin):
             self._fold(write_id).finished(stage, index)
         elif finish == "waiting":
             self._fold(write_id).lost(stage, index)
+        elif finish == "erred":
+            self._fold(write_id).failed(stage, index)
         elif stage == "commit":
             self._fold(write_id).committers.add(self._worker_of(key))
 

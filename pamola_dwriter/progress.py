@@ -7,8 +7,11 @@ from typing import Any
 
 from pamola_dwriter.spec import WriteId
 
-LAST_STAGES = frozenset({"put", "part"})
+LAST_STAGES = frozenset({"put", "part", "keep"})
 """A partition is done when the task of one of these stages is."""
+
+PARTITION_STAGES = LAST_STAGES | {"infer", "serialize", "encrypt"}
+"""Stages with one task for each partition, whose index it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,8 @@ class Fold:
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     committers: set[str] = field(default_factory=set)
     """Workers that were given the commit task: after a loss, those to ask about it."""
+    broken: set[int] = field(default_factory=set)
+    """Partitions that cannot be written, since something raised."""
 
     def finished(self, stage: str, index: object) -> None:
         """A task of `stage` holds its result."""
@@ -54,6 +59,11 @@ class Fold:
     def lost(self, stage: str, index: object) -> None:
         """A task will be computed again: its worker died."""
         self.done.get(stage, set()).discard(index)
+
+    def failed(self, stage: str, index: object) -> None:
+        """A task of `stage` raised, or one that it depends on."""
+        if stage in PARTITION_STAGES and isinstance(index, int):
+            self.broken.add(index)
 
     def staged(self, partition: int, rows: int, size_bytes: int) -> None:
         """The put of `partition` reported what it stored; the last report counts."""

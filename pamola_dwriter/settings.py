@@ -70,8 +70,9 @@ class Settings:
         InvalidWriteError
             A value has the wrong type or is out of range.
         """
-        values = dask.config.get(SECTION)
         try:
+            # One by one: an environment variable leaves underscores in the names of a section.
+            values = {name: dask.config.get(f"{SECTION}.{name}") for name in names()}
             settings = cls(
                 fuse_stages=bool(values["fuse-stages"]),
                 gather_width=int(values["gather-width"]),

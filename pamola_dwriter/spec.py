@@ -93,6 +93,7 @@ class WriteSpec:
     timestamp_in_name: bool = False
     overwrite: bool = True
     append: bool = False
+    resume: bool = False
     write_index: bool | None = None
     partition_on: tuple[str, ...] = ()
     single_file: bool | Literal["auto"] = "auto"
@@ -217,6 +218,11 @@ class RunSpec:
         :mod:`pamola_dwriter.formats.frame`.
     partitions : int
         Number of input partitions, each of which must be recorded exactly once.
+    fingerprint : mapping of str to str, optional
+        Digests of what a write must have in common with this one to resume it; None if it
+        cannot be resumed.
+    resumed : int
+        Partitions that an interrupted run of this write had staged already.
     """
 
     write_id: WriteId
@@ -234,6 +240,8 @@ class RunSpec:
     partitions: int
     sealing: Sealing | None
     tuning: Tuning
+    fingerprint: Mapping[str, str] | None = None
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +302,8 @@ class WriterResult:
     checksum : str
         ``sha256:`` and the hex digest of the manifest (which holds the digest of every
         part), or of the single file.
+    resumed : int
+        Partitions taken over from an interrupted write; see ``resume=True``.
     """
 
     path: Path | UPath
@@ -306,6 +316,7 @@ class WriterResult:
     encrypted: bool
     manifest: Path | UPath | None
     checksum: str
+    resumed: int = 0
 
     def _facts(self) -> list[tuple[str, str]]:
         return [
@@ -316,6 +327,7 @@ class WriterResult:
             ("committed", self.timestamp.isoformat(timespec="seconds")),
             ("write id", self.write_id),
             ("checksum", self.checksum),
+            *([("resumed", f"{self.resumed:,} partition(s)")] if self.resumed else []),
         ]
 
     def __repr__(self) -> str:

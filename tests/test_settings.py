@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import dask
 import pytest
 
@@ -23,6 +27,17 @@ def test_values_are_parsed() -> None:
     """Sizes are given as text and come out in bytes."""
     with dask.config.set({"pamola-dwriter.upload-part-size": "8 MiB"}):
         assert Settings.load().upload_part_size == 8 * 2**20
+
+
+def test_environment_sets_a_value() -> None:
+    """DASK_PAMOLA_DWRITER__LEASE_SECONDS is the setting lease-seconds, and the rest stays."""
+    script = "from pamola_dwriter.settings import Settings as S; print(S.load())"
+    environment = {**os.environ, "DASK_PAMOLA_DWRITER__LEASE_SECONDS": "7s"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True
+    )
+    assert "lease_seconds=7" in done.stdout
+    assert "gather_width=64" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,15 @@ class S3Server:
     @property
     def storage_options(self) -> dict[str, Any]:
         """Keyword arguments of ``s3fs.S3FileSystem``; they hold the credentials: do not print."""
+        return self.storage_options_by(self.ports[0])
+
+    def storage_options_by(self, port: int) -> dict[str, Any]:
+        """As :attr:`storage_options`, for what passes requests on to the server from `port`."""
+        endpoint_url = f"http://{HOST}:{port}"
         return {
             "key": self.access_key,
             "secret": self.secret_key,
-            "client_kwargs": {"endpoint_url": self.endpoint_url, "region_name": REGION},
+            "client_kwargs": {"endpoint_url": endpoint_url, "region_name": REGION},
         }
 
     @property
@@ -236,11 +241,40 @@ class Cluster:
             # A worker that has just died is still listed, and does not answer.
             return dict(client.run(os.getpid, on_error="ignore"))
 
-    def kill_worker(self) -> int:
-        """SIGKILL one worker and return its process id; its nanny starts another."""
-        pid = next(iter(self.worker_pids().values()))
-        os.kill(pid, signal.SIGKILL)
+    def kill_worker(self, address: str | None = None) -> int:
+        """SIGKILL a worker, or any, and return its process id; its nanny starts another.
+
+        Raises
+        ------
+        LookupError
+            There is no such worker any more.
+        """
+        pids = self.worker_pids()
+        if address not in pids and (address is not None or not pids):
+            raise LookupError(f"no worker {address or 'at all'}")
+        pid = next(iter(pids.values())) if address is None else pids[address]
+        with suppress(ProcessLookupError):  # it has died meanwhile, which is what was wanted
+            os.kill(pid, signal.SIGKILL)
         return pid
+
+    def find_worker(self, prefix: str) -> str | None:
+        """Address of a worker that was given a task whose key begins so and is not done."""
+        with _connect(self.scheduler_address) as client:
+            for address, keys in client.processing().items():
+                for key in keys:
+                    name = key[0] if isinstance(key, tuple) else key
+                    if str(name).startswith(prefix):
+                        return str(address)
+        return None
+
+    def kill_scheduler(self) -> None:
+        """SIGKILL the scheduler, which nobody restarts; its workers end some time later."""
+        _kill_group(self.processes[0])
+
+    def kill(self) -> None:
+        """SIGKILL scheduler, nannies and workers."""
+        for process in self.processes:
+            _kill_group(process)
 
     def wait_for_workers(self) -> None:
         """Wait until as many workers as asked for are registered."""
@@ -421,4 +455,6 @@ def _port_was_taken(log: Path) -> bool:
 
 
 def _tail(log: Path, lines: int = 20) -> str:
+    if not log.exists():  # the program itself is missing
+        return ""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

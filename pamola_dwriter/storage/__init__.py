@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import fsspec
 from fsspec.implementations.local import make_path_posix
@@ -13,14 +12,22 @@ from fsspec.utils import get_protocol
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import InvalidPathError
 from pamola_dwriter.spec import Redacted, RunSpec, Tuning
+from pamola_dwriter.storage.azure import AzureStore
+from pamola_dwriter.storage.gcs import GcsStore
 from pamola_dwriter.storage.objects import ObjectStore
 from pamola_dwriter.storage.posix import PosixStore
+from pamola_dwriter.storage.retrying import RetryingStore
 from pamola_dwriter.storage.s3 import S3Store
 
 __all__ = ["STORES", "WRAPPERS", "normalize_root", "open_store", "open_target"]
 
 STORES: dict[str, type[ObjectStore]] = {
+    "abfs": AzureStore,
+    "abfss": AzureStore,
+    "az": AzureStore,
     "file": PosixStore,
+    "gcs": GcsStore,
+    "gs": GcsStore,
     "local": PosixStore,
     "s3": S3Store,
     "s3a": S3Store,
@@ -77,8 +84,9 @@ def open_store(root: str, storage_options: Redacted, tuning: Tuning) -> Store:
     InvalidPathError
         The file system does not take these options, or its package is not installed.
     """
-    options: dict[str, Any] = {**storage_options.reveal(), "use_listings_cache": False}
+    store = STORES.get(get_protocol(root), ObjectStore)
     try:
+        options = store.complete_options(storage_options.reveal())
         file_system, path = fsspec.core.url_to_fs(root, **options)
     except ImportError as error:
         raise InvalidPathError(f"{root.partition('://')[0]}:// needs a package: {error}") from None
@@ -87,11 +95,10 @@ def open_store(root: str, storage_options: Redacted, tuning: Tuning) -> Store:
         raise InvalidPathError(
             f"storage_options ({names}) do not fit {root}: {type(error).__name__}"
         ) from None
-    store = STORES.get(get_protocol(root), ObjectStore)
     opened: Store = store(file_system, path, tuning)
     for wrap in WRAPPERS:
         opened = wrap(opened)
-    return opened
+    return RetryingStore(opened, tuning.retry_seconds) if tuning.retry_seconds else opened
 
 
 def open_target(spec: RunSpec) -> Store:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from secrets import token_hex
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 from fsspec import AbstractFileSystem
@@ -24,7 +24,8 @@ from pamola_dwriter import layout
 from pamola_dwriter.contracts import Found, VersionConflict, Versioned
 from pamola_dwriter.errors import PamolaWriterError, TargetUnavailableError
 from pamola_dwriter.spec import Tuning, WriteId
-from pamola_dwriter.storage import updates
+from pamola_dwriter.storage import failures, updates
+from pamola_dwriter.storage.guarded import GuardedFile
 
 _READING = frozenset({"read", "look up", "list"})
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -42,6 +43,8 @@ make the bucket, misspelt as it may be. Everywhere else (sftp, hdfs, smb ...) a 
 half a file, so it is renamed into place. One that is missing here costs a copy, nothing worse.
 """
 
+T = TypeVar("T")
+
 
 class ObjectStore:
     """A task directory on any fsspec file system.
@@ -55,6 +58,11 @@ class ObjectStore:
     tuning : Tuning
         How much is sent in one request, where the store has multipart uploads.
     """
+
+    @classmethod
+    def complete_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the file system is opened with, given the caller's storage options."""
+        return {**given, "use_listings_cache": False}
 
     def __init__(self, file_system: AbstractFileSystem, root: str, tuning: Tuning) -> None:
         self._fs: Any = file_system
@@ -88,30 +96,33 @@ class ObjectStore:
         """Make none: most such stores have no folders, or make them with the first file."""
 
     def is_file(self, path: str) -> bool:
-        with self._explained("look up", path):
-            return bool(self._fs.isfile(self._full(path)))
+        try:  # the isfile of fsspec says no as well when it could not find out
+            with self._explained("look up", path):
+                return bool(self._fs.info(self._full(path))["type"] == "file")
+        except _ABSENT:
+            return False
 
     def listdir(self, path: str) -> list[str]:
         directory = self._full(path)
-        with self._explained("list", path):
-            try:
+        try:
+            with self._explained("list", path):
                 found = self._fs.find(directory)
-            except FileNotFoundError:
-                return []
+        except FileNotFoundError:
+            return []
         return sorted(file[len(directory) :].lstrip("/") for file in found if file != directory)
 
     def survey(self, path: str) -> list[Found]:
         directory = self._full(path)
-        with self._explained("list", path):
-            try:
+        try:
+            with self._explained("list", path):
                 found = self._fs.find(directory, detail=True)
-            except FileNotFoundError:
-                return []
-            return [
-                Found(path=self._relative(file), modified=_modified(info))
-                for file, info in sorted(found.items())
-                if file != directory
-            ]
+                return [
+                    Found(path=self._relative(file), modified=_modified(info))
+                    for file, info in sorted(found.items())
+                    if file != directory
+                ]
+        except FileNotFoundError:
+            return []
 
     def now(self) -> float:
         probe = layout.probe_path(token_hex(8))
@@ -132,9 +143,12 @@ class ObjectStore:
             return bytes(self._fs.cat_file(self._full(path), start=start, end=end))
 
     def open(self, path: str) -> BinaryIO:
-        with self._explained("read", path):
-            file: BinaryIO = self._fs.open(self._full(path), "rb", cache_type="none")
-        return file
+        def explained(read: Callable[[], T]) -> T:
+            with self._explained("read", path):
+                return read()
+
+        file = explained(lambda: self._fs.open(self._full(path), "rb", cache_type="none"))
+        return cast("BinaryIO", GuardedFile(file, explained))
 
     def read_versioned(self, path: str) -> Versioned | None:
         try:
@@ -338,7 +352,7 @@ class ObjectStore:
         except (VersionConflict, PamolaWriterError):
             raise
         except Exception as error:
-            if isinstance(error, _ABSENT) and action in _READING:
+            if action in _READING and self._is_absent(error):
                 raise
             raise self._unavailable(action, path, error) from error
 
@@ -347,11 +361,20 @@ class ObjectStore:
         return TargetUnavailableError(
             f"cannot {action} {path!r} in {self._root!r}: {reason}",
             answered=self._was_answered(error),
+            transient=self._is_transient(error),
         )
 
     def _was_answered(self, error: Exception) -> bool:
         """Return whether the store itself refused, so that nothing was changed."""
         return isinstance(error, PermissionError)
+
+    def _is_absent(self, error: Exception) -> bool:
+        """Return whether there is no such file, on a store that is there."""
+        return isinstance(error, _ABSENT)
+
+    def _is_transient(self, error: BaseException) -> bool:
+        """Return whether it may go better when it is tried again."""
+        return failures.is_transient(error)
 
 
 def _modified(info: Mapping[str, Any]) -> float:

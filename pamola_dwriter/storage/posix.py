@@ -26,6 +26,7 @@ from pamola_dwriter import layout
 from pamola_dwriter.contracts import Found, VersionConflict
 from pamola_dwriter.errors import ConcurrentWriteError, TargetUnavailableError
 from pamola_dwriter.spec import WriteId
+from pamola_dwriter.storage import failures
 from pamola_dwriter.storage.objects import ObjectStore
 from pamola_dwriter.storage.updates import Change
 
@@ -40,9 +41,9 @@ _TRIES = 20
 _REFUSALS = frozenset(
     getattr(errno, name)
     for name in (
-        *("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EISDIR", "ELOOP", "EMFILE", "EMLINK"),
-        *("ENAMETOOLONG", "ENFILE", "ENOENT", "ENOLCK", "ENOSPC", "ENOTDIR", "EPERM"),
-        *("EROFS", "EXDEV"),
+        *("EACCES", "EAGAIN", "EBUSY", "EDQUOT", "EEXIST", "EFBIG", "EINTR", "EISDIR", "ELOOP"),
+        *("EMFILE", "EMLINK", "ENAMETOOLONG", "ENFILE", "ENOENT", "ENOLCK", "ENOSPC", "ENOTDIR"),
+        *("EPERM", "EROFS", "EXDEV"),
     )
 )
 """What a system call fails with that did nothing.
@@ -111,6 +112,12 @@ class PosixStore(ObjectStore):
         super().discard(found)
         for folder, _, _ in os.walk(self._full(layout.STAGING), topdown=False):
             _remove_if_empty(folder)
+        for each in found:
+            # A dataset whose first write never ended, and the folders of its partitions.
+            folder = each.path.rpartition("/")[0]
+            while "/" in folder:
+                _remove_if_empty(self._full(folder))
+                folder = folder.rpartition("/")[0]
 
     def find_staged(self, directory: str, staged: Mapping[str, str]) -> set[str]:
         return {path for path, token in staged.items() if self.is_file(token) or self.is_file(path)}
@@ -118,7 +125,7 @@ class PosixStore(ObjectStore):
     def note(self, path: str, data: bytes) -> None:
         with self._explained("write", path):
             full = self._full(path)
-            with open(_in_directory(os.path.dirname(full), partial(_create, full)), "wb") as file:
+            with _in_directory(os.path.dirname(full), lambda: open(full, "wb")) as file:
                 file.write(data)
 
     def stage(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
@@ -258,7 +265,8 @@ def _check_directory(directory: Path) -> None:
     except OSError as error:
         raise TargetUnavailableError(
             f"cannot write in {str(directory)!r} ({error.strerror}): give this user write "
-            "permission, remount it read-write, or choose another task_dir"
+            "permission, remount it read-write, or choose another task_dir",
+            transient=failures.is_transient(error),
         ) from error
 
 
@@ -324,6 +332,7 @@ def _confirm(directory: str) -> None:
         raise TargetUnavailableError(
             f"{directory!r} was changed, and the disk did not confirm it: {error.strerror}",
             answered=False,
+            transient=failures.is_transient(error),
         ) from error
 
 

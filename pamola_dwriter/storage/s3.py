@@ -5,27 +5,34 @@ invisible, until publishing completes it. The manifest is one conditional PUT
 (``If-None-Match`` or ``If-Match``): the completion of a multipart upload is not an atomic
 create on every server, a single conditional PUT is. So is every other single file, which S3
 takes up to 5 GiB; a larger one has to be written as a dataset.
+
+Neither botocore nor s3fs tries anything again: how long that is done is decided in one place, so
+that it has an end. Where one call takes many requests, each of them is tried by itself: under a
+load that refuses every tenth, no sweep or publication would ever come through as a whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
+from botocore.exceptions import ClientError
+from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 
 from pamola_dwriter import layout
 from pamola_dwriter.contracts import Found, VersionConflict, Versioned
 from pamola_dwriter.errors import TargetUnavailableError, UnsupportedDataError
-from pamola_dwriter.spec import WriteId
-from pamola_dwriter.storage import updates
+from pamola_dwriter.spec import Tuning, WriteId
+from pamola_dwriter.storage import s3_errors, updates
 from pamola_dwriter.storage.objects import ObjectStore
+from pamola_dwriter.storage.patience import Patience
 from pamola_dwriter.storage.updates import History, Seen
 
 _STAGED_BY = "pamola-staged-by"
@@ -38,12 +45,23 @@ _REQUESTS_AT_ONCE = 16
 _UPLOADS_AT_ONCE = 4
 _DELETED_AT_ONCE = 1000
 _LARGEST_PUT = 5 * 2**30
-_TRIES = 4
-"""Times that a conditional PUT is sent while the store does not say what became of it."""
+
+T = TypeVar("T")
+V = TypeVar("V")
 
 
 class S3Store(ObjectStore):
     """A task directory in a bucket."""
+
+    def __init__(self, file_system: AbstractFileSystem, root: str, tuning: Tuning) -> None:
+        super().__init__(file_system, root, tuning)
+        self._fs.retries = 1
+        self._patience = Patience(tuning.retry_seconds, self._may_pass)
+
+    @classmethod
+    def complete_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        config = {"retries": {"total_max_attempts": 1}, **(given.get("config_kwargs") or {})}
+        return super().complete_options({**given, "config_kwargs": config})
 
     @property
     def atomic(self) -> bool:
@@ -51,13 +69,17 @@ class S3Store(ObjectStore):
 
     def check_writable(self, path: str) -> None:
         """Begin and abort one upload: proves bucket, credentials and permission."""
+        probe = layout.join(path.rpartition("/")[0], layout.probe_path(token_hex(8)))
         with self._explained("write", path):
+            self._check_bucket()
             try:
-                self._check_bucket()
-                upload = self._call("create_multipart_upload", path)
-                self._call("abort_multipart_upload", path, UploadId=upload["UploadId"])
-            except FileNotFoundError as error:
-                raise self._unavailable("write", path, error) from error
+                upload = self._call("create_multipart_upload", probe)
+            except Exception as error:
+                if not self._was_answered(error):
+                    self._abort_all(probe)
+                raise
+            abort = self._again("abort_multipart_upload", probe, UploadId=upload["UploadId"])
+            self._run(abort)
 
     def _check_bucket(self) -> None:
         # Some servers would make the bucket on the first upload, misspelt as it may be.
@@ -73,22 +95,15 @@ class S3Store(ObjectStore):
         return Versioned(seen.data, seen.version)
 
     def put_if(self, path: str, data: bytes, expected: str | None) -> None:
-        for tried in range(_TRIES):
-            try:
-                self._put_on_condition(path, data, expected)
-            except TargetUnavailableError as error:
-                if error.answered or tried == _TRIES - 1:
-                    raise
-                updates.pause(tried)
-                if self._stands(path, data, expected, error):
-                    return
-            else:
-                return
+        self._put_on_condition(path, data, expected)
+
+    def listdir(self, path: str) -> list[str]:
+        return self._patience.call(partial(super().listdir, path))
 
     def survey(self, path: str) -> list[Found]:
         files = super().survey(path)
         with self._explained("list uploads in", path):
-            uploads: list[Found] = self._run(self._open_uploads(path))
+            uploads: list[Found] = self._run(self._open_uploads(self._prefix(path)))
         return files + uploads
 
     def discard(self, found: Collection[Found]) -> None:
@@ -118,27 +133,35 @@ class S3Store(ObjectStore):
     def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:
         super().sweep(directory, write_ids, keep)
         with self._explained("abort uploads in", directory):
-            for each in self._run(self._open_uploads(directory)):
+            for each in self._run(self._open_uploads(self._prefix(directory))):
                 if layout.write_id_of(each.path) in write_ids:
                     self._abort(each)
 
     def _abort(self, upload: Found) -> None:
         with suppress(FileNotFoundError):  # completed or aborted meanwhile
-            self._call("abort_multipart_upload", upload.path, UploadId=upload.upload)
+            abort = self._again("abort_multipart_upload", upload.path, UploadId=upload.upload)
+            self._run(abort)
+
+    def _abort_all(self, path: str) -> None:
+        """Abort what was begun under this very path, and the reply to it lost, if that works."""
+        with suppress(Exception):
+            for each in self._run(self._open_uploads(self._target(path)["Key"])):
+                if each.path == path:
+                    self._call("abort_multipart_upload", path, UploadId=each.upload)
 
     def _delete(self, keys: list[dict[str, str]]) -> None:
-        bucket = self._target("")["Bucket"]
-        reply = self._run(
-            self._fs._call_s3(
-                "delete_objects", Bucket=bucket, Delete={"Objects": keys, "Quiet": True}
-            )
-        )
+        reply = self._run(self._again("delete_objects", Delete={"Objects": keys, "Quiet": True}))
         if left := [e for e in reply.get("Errors", ()) if e.get("Code") != "NoSuchKey"]:
-            raise OSError(f"{len(left)} files are left: {left[0].get('Message')}")
+            raise ClientError({"Error": left[0]}, "DeleteObjects")
 
     def _was_answered(self, error: Exception) -> bool:
-        # 409 asks to try again: another request met this one.
-        return 400 <= _status(error) < 500 and _status(error) != 409
+        return s3_errors.was_answered(error)
+
+    def _is_absent(self, error: Exception) -> bool:
+        return super()._is_absent(error) and s3_errors.code(error) != "NoSuchBucket"
+
+    def _is_transient(self, error: BaseException) -> bool:
+        return s3_errors.is_transient(error)
 
     def _write(self, path: str, data: bytes) -> None:
         self._call("put_object", path, Body=data)
@@ -156,30 +179,17 @@ class S3Store(ObjectStore):
                 self._call("put_object", path, Body=data, **arguments)
             except Exception as error:
                 # An If-Match on an object that is gone is a 404: somebody removed it.
-                gone = expected is not None and _error_code(error) in ("NoSuchKey", "404")
-                if gone or _status(error) == 412:
+                gone = expected is not None and s3_errors.code(error) in ("NoSuchKey", "404")
+                if gone or s3_errors.status(error) == 412:
                     raise VersionConflict(path) from error
                 raise
-
-    def _stands(
-        self, path: str, data: bytes, expected: str | None, failure: TargetUnavailableError
-    ) -> bool:
-        """Return whether our bytes stand, or False if it may be tried again."""
-        try:
-            present = self.read_versioned(path)
-        except TargetUnavailableError:
-            raise failure from None
-        if present is not None and present.data == data:
-            return True
-        if (present.version if present else None) != expected:
-            raise VersionConflict(path)
-        return False
 
     def _update(self, path: str, change: updates.Change) -> bytes:
         target = updates.Target(
             name=repr(path),
             read=partial(self._see, path),
             write=partial(self._put_on_condition, path),
+            retry_seconds=self._tuning.retry_seconds,
         )
         return updates.update(target, change)
 
@@ -207,39 +217,29 @@ class S3Store(ObjectStore):
 
     async def _upload(self, path: str, data: pa.Buffer) -> dict[str, Any]:
         mark = token_hex(8)
-        target = self._target(path)
-        created = await self._fs._call_s3(
-            "create_multipart_upload", Metadata={_STAGED_BY: mark}, **target
-        )
-        upload = {**target, "UploadId": created["UploadId"]}
-        slots = asyncio.Semaphore(_UPLOADS_AT_ONCE)
+        created = await self._again("create_multipart_upload", path, Metadata={_STAGED_BY: mark})
+        upload = {"UploadId": created["UploadId"]}
         step = max(self._tuning.upload_part_size, -(-data.size // 10_000))
 
-        async def send(number: int, start: int) -> str:
-            async with slots:
-                body = data.slice(start, min(step, data.size - start)).to_pybytes()
-                sent = await self._fs._call_s3(
-                    "upload_part", PartNumber=number, Body=body, **upload
-                )
-                return str(sent["ETag"])
+        async def send(start: int) -> str:
+            body = data.slice(start, min(step, data.size - start)).to_pybytes()
+            number = start // step + 1
+            sent = await self._again("upload_part", path, PartNumber=number, Body=body, **upload)
+            return str(sent["ETag"])
 
-        starts = range(0, max(data.size, 1), step)
         try:
-            etags = await asyncio.gather(*(send(n, s) for n, s in enumerate(starts, start=1)))
+            etags = await _each(send, range(0, max(data.size, 1), step), at_once=_UPLOADS_AT_ONCE)
         except BaseException:
             with suppress(Exception):
-                await self._fs._call_s3("abort_multipart_upload", **upload)
+                await self._fs._call_s3("abort_multipart_upload", **self._target(path), **upload)
             raise
         return {"upload": created["UploadId"], "etags": etags, "mark": mark}
 
     async def _complete_all(self, staged: Mapping[str, dict[str, Any]]) -> None:
-        slots = asyncio.Semaphore(_REQUESTS_AT_ONCE)
+        async def one(item: tuple[str, dict[str, Any]]) -> None:
+            await self._patience.call_async(partial(self._complete, *item))
 
-        async def one(path: str, token: dict[str, Any]) -> None:
-            async with slots:
-                await self._complete(path, token)
-
-        await asyncio.gather(*(one(path, token) for path, token in staged.items()))
+        await _each(one, staged.items(), at_once=_REQUESTS_AT_ONCE)
 
     async def _complete(self, path: str, token: dict[str, Any]) -> None:
         parts = [{"PartNumber": n, "ETag": e} for n, e in enumerate(token["etags"], start=1)]
@@ -258,33 +258,27 @@ class S3Store(ObjectStore):
         """Return whether an earlier completion went through and only its reply was lost."""
         with self._explained("look up", path):
             try:
-                head = await self._fs._call_s3("head_object", **self._target(path))
+                head = await self._again("head_object", path)
             except FileNotFoundError:
                 return False
-        return _metadata(head).get(_STAGED_BY) == mark
+        return s3_errors.metadata(head).get(_STAGED_BY) == mark
 
     async def _get(self, path: str) -> Seen:
         reply = await self._fs._call_s3("get_object", **self._target(path))
         async with reply["Body"] as body:
             data = await body.read()
-        return Seen(data, reply["ETag"], History.parse(_metadata(reply).get(_UPDATES)))
+        return Seen(data, reply["ETag"], History.parse(s3_errors.metadata(reply).get(_UPDATES)))
 
-    async def _open_uploads(self, directory: str) -> list[Found]:
-        """Return every upload below `directory` that is not completed.
+    async def _open_uploads(self, prefix: str) -> list[Found]:
+        """Return every upload that is not completed, of all keys that begin with `prefix`.
 
         MinIO answers for one exact key alone, so there this finds none: what a failed write had
         staged stays until the server removes it, by itself after a day.
         """
-        target = self._target(directory)
         marker: dict[str, str] = {}
         found: dict[tuple[str, str], Found] = {}
         while True:
-            page = await self._fs._call_s3(
-                "list_multipart_uploads",
-                Bucket=target["Bucket"],
-                Prefix=target["Key"] + "/",
-                **marker,
-            )
+            page = await self._again("list_multipart_uploads", Prefix=prefix, **marker)
             known = len(found)
             found |= {
                 (each["Key"], each["UploadId"]): self._upload_found(each)
@@ -307,31 +301,48 @@ class S3Store(ObjectStore):
         bucket, key, _ = self._fs.split_path(self._full(path))
         return {"Bucket": bucket, "Key": key}
 
+    def _prefix(self, directory: str) -> str:
+        key = self._target(directory)["Key"]
+        return f"{key}/" if key else ""
+
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         return self._run(self._fs._call_s3(method, **self._target(path), **arguments))
+
+    async def _again(self, method: str, path: str = "", **arguments: Any) -> Any:
+        """Send a request, which may be sent twice, until it is answered for good."""
+        target = self._target(path) if path else {"Bucket": self._target("")["Bucket"]}
+        send = partial(self._fs._call_s3, method, **target, **arguments)
+        return await self._patience.call_async(send)
+
+    def _may_pass(self, error: BaseException) -> bool:
+        if isinstance(error, TargetUnavailableError):
+            return error.transient
+        return self._is_transient(error)
 
     def _run(self, coroutine: Any) -> Any:
         return sync(self._fs.loop, lambda: coroutine)
 
 
-def _reply(error: BaseException | None) -> dict[str, Any]:
-    """Return S3's own reply behind an exception that s3fs may have translated."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):
-            return response
-        error = error.__cause__
-    return {}
+async def _each(act: Callable[[T], Awaitable[V]], items: Iterable[T], *, at_once: int) -> list[V]:
+    """Return what `act` returns for each item, so many of them `at_once`.
 
+    After a failure none is begun any more, and it is raised when those under way have ended:
+    what goes on behind the back of whoever cleans up would come after that.
+    """
+    waiting = enumerate(items)
+    done: dict[int, V] = {}
+    failures: list[Exception] = []
 
-def _error_code(error: BaseException) -> str:
-    return str(_reply(error).get("Error", {}).get("Code"))
+    async def work() -> None:
+        for number, item in waiting:
+            try:
+                done[number] = await act(item)
+            except Exception as error:  # noqa: BLE001 - raised below
+                failures.append(error)
+            if failures:
+                return
 
-
-def _status(error: BaseException) -> int:
-    return int(_reply(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
-
-
-def _metadata(reply: Mapping[str, Any]) -> dict[str, str]:
-    """Return user metadata by lower-case name: some servers give it capitals."""
-    return {name.lower(): value for name, value in reply.get("Metadata", {}).items()}
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    if failures:
+        raise failures[0]
+    return [done[number] for number in sorted(done)]

@@ -34,7 +34,7 @@ KEPT = 128
 """Updates that an object remembers: S3 allows 2 KB of user metadata, a token takes 8 bytes."""
 
 _LOOKS = 4
-"""Tries to read back what became of an update."""
+"""Tries to read back what became of an update, and more while that takes no longer than it may."""
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -96,11 +96,14 @@ class Target:
     write : callable
         Takes bytes, the version to replace (None: nothing), and the history to store with them;
         raises VersionConflict, or TargetUnavailableError.
+    retry_seconds : float
+        How long it is tried again when the store fails for a passing reason.
     """
 
     name: str
     read: Callable[[], Seen]
     write: Callable[[bytes, str | None, History], None]
+    retry_seconds: float = 0
 
 
 def update(target: Target, change: Change) -> bytes:
@@ -115,8 +118,8 @@ def update(target: Target, change: Change) -> bytes:
     TargetUnavailableError
         It could not be read or written.
     """
-    race, tried = _Race(target), 0
-    deadline = time.monotonic() + PATIENCE
+    began, tried = time.monotonic(), 0
+    race = _Race(target)
     while True:
         data = change(race.seen.data)
         if data == race.seen.data:
@@ -130,7 +133,12 @@ def update(target: Target, change: Change) -> bytes:
             time.sleep(seconds)
             if (landed := race.look_again(failure)) is not None:
                 return landed
-        if time.monotonic() > deadline:
+        if isinstance(failure, ConcurrentWriteError):
+            patience = PATIENCE
+        else:
+            patience = target.retry_seconds if failure.transient else 0
+            failure.answered = failure.answered and not race.is_open
+        if time.monotonic() - began >= patience:
             raise failure
         tried += 1
 
@@ -152,12 +160,19 @@ class _Race:
         except VersionConflict:
             return beaten(self._target.name)
         except TargetUnavailableError as error:
-            if not error.answered:
+            if error.answered:
+                del self._sent[token]
+            if error.transient or not error.answered:
                 return error
-            if len(self._sent) > 1:  # an earlier try may yet land
+            if self.is_open:
                 raise unknown(self._target.name) from error
             raise
         return None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something that was sent may yet land."""
+        return bool(self._sent)
 
     def look_again(self, failure: Exception) -> bytes | None:
         """Return what was written if any of it was."""
@@ -173,12 +188,16 @@ class _Race:
         return None
 
     def _read_back(self, failure: Exception) -> Seen:
-        for tried in range(_LOOKS):
+        began, tried = time.monotonic(), 0
+        while True:
             try:
                 return self._target.read()
-            except TargetUnavailableError:
-                pause(tried)
-        raise unknown(self._target.name) from failure
+            except TargetUnavailableError as error:
+                patience = self._target.retry_seconds if error.transient else 0
+            tried += 1
+            if tried >= _LOOKS and time.monotonic() - began >= patience:
+                raise unknown(self._target.name) from failure
+            pause(tried)
 
 
 def pause(tried: int) -> None:
