@@ -1,7 +1,7 @@
 """Distributed, encrypted, all-or-nothing dataset writing for Dask.
 
 Start with :class:`DataWriter`; read back with :func:`read_dataset`, :func:`open_artifact` and
-:func:`verify`.
+:func:`verify`; clean up with :func:`collect_garbage`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from pamola_dwriter.audit import VerifyReport, describe, verify
 from pamola_dwriter.errors import DataReadError, DataWriteError, EncryptionKeyError
 from pamola_dwriter.execution import LazyWrite, WriteFuture
+from pamola_dwriter.garbage import Garbage, GarbageReport, collect_garbage
 from pamola_dwriter.keys import EnvKey, FileKey, Passphrase, RawKey
 from pamola_dwriter.reader import decrypt, open_artifact, read_dataset
 from pamola_dwriter.spec import WriterResult
@@ -23,6 +24,8 @@ __all__ = [
     "EncryptionKeyError",
     "EnvKey",
     "FileKey",
+    "Garbage",
+    "GarbageReport",
     "HierarchicalProgressTracker",
     "LazyWrite",
     "Passphrase",
@@ -31,6 +34,7 @@ __all__ = [
     "WriteFuture",
     "WriteStream",
     "WriterResult",
+    "collect_garbage",
     "decrypt",
     "describe",
     "open_artifact",

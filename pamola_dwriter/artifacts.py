@@ -98,7 +98,7 @@ def update_artifact(
     ConcurrentWriteError
         Others kept being faster for too long.
     """
-    _check_other_form(place, wanted)
+    _check_other_form(place, wanted)  # also here, before there is a lock file
     check_file(place, wanted)
     write_id = WriteId(secrets.token_hex(8))
 

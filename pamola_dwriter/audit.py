@@ -13,7 +13,8 @@ from distributed import Client
 
 from pamola_dwriter import layout, manifest
 from pamola_dwriter.cluster import current_client
-from pamola_dwriter.errors import DataReadError, IntegrityError
+from pamola_dwriter.dataset import Committed
+from pamola_dwriter.errors import DataReadError, DatasetReplacedError, IntegrityError
 from pamola_dwriter.opening import Artifact, Dataset, find
 from pamola_dwriter.parts import check_part
 from pamola_dwriter.paths import PathLike
@@ -49,12 +50,15 @@ def verify(
 ) -> VerifyReport:
     """Check every part of a dataset against its manifest, on the workers.
 
-    An encrypted single file is read to its end, which authenticates it.
+    An encrypted single file is read to its end, which authenticates it. Parts of a version that
+    was replaced, and that are retained for reads that go on (``retain-seconds``), are in order.
 
     Raises
     ------
     IntegrityError
         A part is altered, missing or not listed; the message names each, up to ten.
+    DatasetReplacedError
+        Another version was committed meanwhile, so that they could not be told apart.
     DataReadError
         It is a plain single file, which has nothing to be checked against.
     TargetNotFoundError, EncryptionKeyError
@@ -96,8 +100,11 @@ def _describe_dataset(dataset: Dataset, encryption_key: Any) -> dict[str, Any]:
     }
     if dataset.shown.sealed is not None and encryption_key is None:
         return facts
-    document = dataset.open(encryption_key).manifest
+    committed = dataset.open(encryption_key)
+    document = committed.manifest
     return facts | {
+        "write_id": document.write_id,
+        "checksum": manifest.checksum(committed.stored),
         "created": document.created.isoformat(),
         "format": document.format.name,
         "compression": document.format.compression,
@@ -111,17 +118,18 @@ def _describe_dataset(dataset: Dataset, encryption_key: Any) -> dict[str, Any]:
 def _verify_dataset(dataset: Dataset, encryption_key: Any, client: Client | None) -> VerifyReport:
     committed = dataset.open(encryption_key)
     source = dataset.source(committed, encryption_key, client)
-    known = {part.path for part in committed.parts} | committed.special_files
-    extra = [
-        f"{file} is not listed in the manifest"
-        for file in dataset.store.listdir("")
-        if file not in known and not file.startswith(layout.MANIFEST)
-    ]
+    extra = [f"{file} is not listed in the manifest" for file in _unlisted(dataset, committed)]
     check = delayed(check_part, pure=False)
     compute: Any = dask.base.compute  # not annotated in Dask
     tasks = [check(part, source) for part in committed.parts]
     answers = compute(*tasks, scheduler=current_client(client) or "threads")
     if wrong := [answer for answer in answers if answer] + extra:
+        present = dataset.store.read_versioned(layout.MANIFEST)
+        if present is None or present.data != committed.stored:
+            raise DatasetReplacedError(
+                f"another version of {dataset.root} was committed while this one was verified; "
+                "verify it again"
+            )
         raise IntegrityError(f"{len(wrong)} problem(s) in {dataset.root}: " + "; ".join(wrong[:10]))
     totals = committed.manifest.totals
     return VerifyReport(
@@ -132,6 +140,17 @@ def _verify_dataset(dataset: Dataset, encryption_key: Any, client: Client | None
         encrypted=committed.key is not None,
         checksum=manifest.checksum(committed.stored),
     )
+
+
+def _unlisted(dataset: Dataset, committed: Committed) -> list[str]:
+    known = {part.path for part in committed.parts} | committed.special_files
+    return [
+        file
+        for file in dataset.store.listdir("")
+        if file not in known
+        and not file.startswith(layout.MANIFEST)
+        and layout.write_id_of(file) not in committed.manifest.retired
+    ]
 
 
 def _verify_artifact(artifact: Artifact, encryption_key: Any) -> VerifyReport:

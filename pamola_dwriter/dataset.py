@@ -9,9 +9,9 @@ from typing import Any
 
 from pamola_dwriter import envelope, layout, manifest
 from pamola_dwriter.contracts import Store
-from pamola_dwriter.errors import IntegrityError
+from pamola_dwriter.errors import DatasetReplacedError, IntegrityError
 from pamola_dwriter.manifest import Envelope, Manifest, PartTable
-from pamola_dwriter.spec import PartRecord, Redacted
+from pamola_dwriter.spec import PartRecord, Redacted, WriteId
 
 OpenKey = Callable[[Envelope], bytes]
 """Finds the dataset key of an encrypted manifest."""
@@ -25,6 +25,8 @@ class Committed:
     ----------
     manifest : Manifest
         The opened manifest.
+    shown : Envelope
+        What it shows without the key.
     parts : tuple of PartRecord
         Every part, ordered by partition, also where a part table lists them.
     stored : bytes
@@ -34,6 +36,7 @@ class Committed:
     """
 
     manifest: Manifest
+    shown: Envelope
     parts: tuple[PartRecord, ...]
     stored: bytes
     key: Redacted | None
@@ -47,31 +50,62 @@ class Committed:
 def open_committed(store: Store, directory: str, stored: bytes, open_key: OpenKey) -> Committed:
     """Open a stored manifest and read its list of parts.
 
+    Its part table may go while it is opened, for another version is committed: then that one,
+    which stands now, is opened instead.
+
     Raises
     ------
     IntegrityError
         The manifest or part table was altered, or is not one.
+    DatasetReplacedError
+        The dataset is gone altogether.
     EncryptionKeyError
         It is encrypted and `open_key` does not find its key.
     """
-    shown = manifest.parse_envelope(stored)
-    key = None if shown.sealed is None else open_key(shown)
-    document = manifest.parse_body(shown.write_id, _open_body(shown, key))
-    if document.writes != shown.writes:
+    while True:
+        shown = manifest.parse_envelope(stored)
+        key = None if shown.sealed is None else open_key(shown)
+        document = _open_body(shown, key)
+        try:
+            parts = _list_parts(store, directory, document, key)
+        except FileNotFoundError:
+            stored = _successor(store, directory, stored, document)
+            continue
+        return Committed(
+            manifest=document,
+            shown=shown,
+            parts=parts,
+            stored=stored,
+            key=None if key is None else Redacted(key),
+        )
+
+
+def names_write(store: Store, directory: str, write_id: WriteId) -> bool:
+    """Return whether the version that stands now has parts of a write."""
+    present = store.read_versioned(layout.join(directory, layout.MANIFEST))
+    return present is not None and write_id in manifest.parse_envelope(present.data).writes
+
+
+def _successor(store: Store, directory: str, stored: bytes, document: Manifest) -> bytes:
+    """Return the manifest that stands instead of `document`, whose part table is gone."""
+    present = store.read_versioned(layout.join(directory, layout.MANIFEST))
+    if present is None:
+        raise DatasetReplacedError("the dataset was removed while it was being opened")
+    if present.data == stored:
+        path = document.part_table.path if document.part_table else None
+        raise IntegrityError(f"part table {path} is missing", part=path)
+    return present.data
+
+
+def _open_body(shown: Envelope, key: bytes | None) -> Manifest:
+    body: bytes | Mapping[str, Any] = shown.body or {}
+    if shown.sealed is not None and key is not None:
+        expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
+        body = envelope.open_sealed(shown.sealed, key, expect=expect)
+    document = manifest.parse_body(shown.write_id, body)
+    if (document.writes, document.retired) != (shown.writes, shown.retired):
         raise IntegrityError("the manifest was altered: it names other writes than it holds")
-    return Committed(
-        manifest=document,
-        parts=_list_parts(store, directory, document, key),
-        stored=stored,
-        key=None if key is None else Redacted(key),
-    )
-
-
-def _open_body(shown: Envelope, key: bytes | None) -> bytes | Mapping[str, Any]:
-    if shown.sealed is None or key is None:
-        return shown.body or {}
-    expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
-    return envelope.open_sealed(shown.sealed, key, expect=expect)
+    return document
 
 
 def _list_parts(
@@ -87,10 +121,7 @@ def _list_parts(
 def _read_table(
     store: Store, directory: str, table: PartTable, document: Manifest, key: bytes | None
 ) -> tuple[PartRecord, ...]:
-    try:
-        data = store.read(layout.join(directory, table.path))
-    except FileNotFoundError:
-        raise IntegrityError(f"part table {table.path} is missing", part=table.path) from None
+    data = store.read(layout.join(directory, table.path))
     if hashlib.sha256(data).hexdigest() != table.sha256:
         raise IntegrityError(f"part table {table.path} was altered", part=table.path)
     if key is not None:

@@ -17,6 +17,8 @@ from pamola_dwriter import formats, inflight, layout, manifest, storage
 from pamola_dwriter.contracts import Store, VersionConflict
 from pamola_dwriter.dataset import Committed
 from pamola_dwriter.errors import TargetExistsError, TargetUnavailableError, WriteFailedError
+from pamola_dwriter.lease import Lease
+from pamola_dwriter.manifest import Retired
 from pamola_dwriter.paths import present_path
 from pamola_dwriter.spec import PartRecord, RunSpec, WriteId, WriterResult
 from pamola_dwriter.versions import (
@@ -87,7 +89,7 @@ def _commit_file(store: Store, part: PartRecord, spec: RunSpec) -> WriterResult:
         if error.answered:
             raise
         _check_published(store, part, spec, error)
-    _sweep(store, spec, keep=(), previous=())
+    _sweep(store, spec, replaced=(), keep=())
     return WriterResult(
         path=present_path(spec.target.url),
         size_bytes=part.size_bytes,
@@ -118,27 +120,44 @@ def _commit_dataset(
     store: Store, parts: tuple[PartRecord, ...], schema: pa.Schema, spec: RunSpec
 ) -> WriterResult:
     present = read_manifest(store, spec)
-    previous = manifest.parse_envelope(present.data).writes if present else ()
-    if present is not None and spec.write_id in previous:
+    shown = manifest.parse_envelope(present.data) if present else None
+    if present is not None and shown is not None and spec.write_id in shown.writes:
         committed = open_version(store, present, spec)
     else:
         check_expected(present, spec)
+        lease = Lease(store, spec)
+        lease.take()
         store.publish({layout.join(spec.target.path, part.path): part.staged for part in parts})
-        committed = put_version(store, parts, schema, spec)
+        lease.confirm()  # a garbage collection would else take parts that no manifest names yet
+        committed = put_version(store, parts, schema, spec, present)
+    gone = _replaced(committed, shown.retired if shown else {}, spec)
     keep = {part.path for part in committed.parts} | committed.special_files
-    _sweep(store, spec, keep=keep, previous=previous)
+    _sweep(store, spec, gone, keep)
     return _result(committed, spec)
 
 
+def _replaced(committed: Committed, retired_before: Retired, spec: RunSpec) -> set[WriteId]:
+    """Return the writes of which nothing stays but what the new version lists.
+
+    A write replaced earlier is among them once its time is over, or if the sweep was cut short
+    that should have removed it. Of the version appended to, the part table goes.
+    """
+    document = committed.manifest
+    own = document.writes.index(spec.write_id)
+    appended_to = document.writes[max(own - 1, 0) : own]
+    young = manifest.retained(document.retired, datetime.now(UTC), spec.tuning.retain_seconds)
+    return {*appended_to, *retired_before, *document.retired} - young.keys()
+
+
 def _sweep(
-    store: Store, spec: RunSpec, keep: Collection[str], previous: Collection[WriteId]
+    store: Store, spec: RunSpec, replaced: Collection[WriteId], keep: Collection[str]
 ) -> None:
-    """Remove losing attempts and the previous version; a failure never undoes a commit."""
+    """Remove losing attempts and what was replaced; a failure never undoes a commit."""
     try:
         if spec.target.single_file:
             store.sweep_staged(spec.write_id)
         else:
-            store.sweep(spec.target.path, {spec.write_id, *previous}, keep)
+            store.sweep(spec.target.path, {spec.write_id, *replaced}, keep)
         store.remove(spec.supersedes)
     except (TargetUnavailableError, FileNotFoundError) as error:
         logger.warning("%s is committed, but not swept: %s", spec.target.url, error)
@@ -159,4 +178,5 @@ def _result(committed: Committed, spec: RunSpec) -> WriterResult:
         encrypted=spec.sealing is not None,
         manifest=present_path(f"{spec.target.url}/{layout.MANIFEST}"),
         checksum=manifest.checksum(committed.stored),
+        resumed=spec.resumed,
     )

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,9 @@ import pyarrow.parquet as pq
 
 from pamola_dwriter.errors import IntegrityError, UnsupportedVersionError
 from pamola_dwriter.spec import FormatSpec, PartRecord, WriteId
+
+Retired = Mapping[WriteId, datetime]
+"""Writes whose parts a version replaced, and when: by the clock of who committed it, in UTC."""
 
 VERSION = 1
 KIND = "pamola_dwriter.dataset"
@@ -60,6 +63,9 @@ class Manifest:
         ``rows``, ``bytes`` and ``parts`` over the whole dataset.
     writes : tuple of str
         The writes that made the parts: this one, and those it appended to.
+    retired : mapping of str to datetime
+        The writes whose parts it replaced, and those replaced before it that are still retained
+        (``retain-seconds``); their files may stand beside the parts until a later commit.
     """
 
     write_id: WriteId
@@ -71,6 +77,7 @@ class Manifest:
     totals: Mapping[str, int]
     producer: Mapping[str, str]
     writes: tuple[WriteId, ...]
+    retired: Retired = field(default_factory=dict)
     parts: tuple[PartRecord, ...] = ()
     part_table: PartTable | None = None
 
@@ -83,6 +90,8 @@ class Envelope:
     ----------
     writes : tuple of str
         The writes that made the parts; an overwrite has to know them without the key.
+    retired : mapping of str to datetime
+        As in :class:`Manifest`; whoever removes files has to know it without the key.
     keyed_by : str
         The write that the wrapped keys are bound to.
     wrapped : tuple of WrappedKey-as-JSON
@@ -96,9 +105,23 @@ class Envelope:
     write_id: WriteId
     writes: tuple[WriteId, ...]
     keyed_by: WriteId
+    retired: Retired = field(default_factory=dict)
     wrapped: tuple[Mapping[str, Any], ...] = ()
     sealed: bytes | None = None
     body: Mapping[str, Any] | None = None
+
+
+def retained(retired: Retired, moment: datetime, seconds: float) -> dict[WriteId, datetime]:
+    """Return those of `retired` that were replaced less than `seconds` before `moment`.
+
+    Their files are left to reads that began before. With 0 seconds there are none, however the
+    clocks differ that the times were read from.
+    """
+    return {
+        write_id: since
+        for write_id, since in retired.items()
+        if max((moment - since).total_seconds(), 0) < seconds
+    }
 
 
 def totals(parts: Iterable[PartRecord]) -> dict[str, int]:
@@ -128,6 +151,7 @@ def dump_body(manifest: Manifest) -> bytes:
         "totals": dict(manifest.totals),
         "producer": dict(manifest.producer),
         "writes": list(manifest.writes),
+        "retired": _retired_to_json(manifest.retired),
         "parts": [_part_to_json(part) for part in manifest.parts],
     }
     if manifest.part_table is not None:
@@ -162,6 +186,7 @@ def parse_body(write_id: WriteId, data: bytes | Mapping[str, Any]) -> Manifest:
             totals=body["totals"],
             producer=body["producer"],
             writes=tuple(body.get("writes", [write_id])),
+            retired=_parse_retired(body.get("retired", {})),
             parts=tuple(_part_from_json(part) for part in body["parts"]),
             part_table=None if table is None else PartTable(**table),
         )
@@ -174,6 +199,7 @@ def plain_envelope(manifest: Manifest, body: bytes) -> Envelope:
     return Envelope(
         write_id=manifest.write_id,
         writes=manifest.writes,
+        retired=manifest.retired,
         keyed_by=manifest.write_id,
         body=json.loads(body),
     )
@@ -186,6 +212,7 @@ def dump_envelope(envelope: Envelope) -> bytes:
         "version": VERSION,
         "write_id": envelope.write_id,
         "writes": list(envelope.writes),
+        "retired": _retired_to_json(envelope.retired),
     }
     if envelope.sealed is None:
         document |= dict(envelope.body or {})
@@ -220,12 +247,16 @@ def parse_envelope(data: bytes) -> Envelope:
         write_id = _parse_write_id(document["write_id"])
         # A manifest of before datasets could be appended to has but one write.
         writes = tuple(map(_parse_write_id, document.get("writes", [write_id])))
+        retired = _parse_retired(document.get("retired", {}))
         encryption = document.get("encryption")
         if encryption is None:
-            return Envelope(write_id=write_id, writes=writes, keyed_by=write_id, body=document)
+            return Envelope(
+                write_id=write_id, writes=writes, retired=retired, keyed_by=write_id, body=document
+            )
         return Envelope(
             write_id=write_id,
             writes=writes,
+            retired=retired,
             keyed_by=_parse_write_id(encryption.get("keyed_by", write_id)),
             wrapped=tuple(encryption["keys"]),
             sealed=base64.b64decode(encryption["sealed"], validate=True),
@@ -238,6 +269,17 @@ def _parse_write_id(text: str) -> WriteId:
     if not re.fullmatch("[0-9a-f]{16}", text):
         raise IntegrityError("the manifest is damaged: a write id in it is not one")
     return WriteId(text)
+
+
+def _retired_to_json(retired: Retired) -> dict[str, str]:
+    return {write_id: since.isoformat() for write_id, since in retired.items()}
+
+
+def _parse_retired(times: Mapping[str, str]) -> Retired:
+    retired = {_parse_write_id(text): datetime.fromisoformat(t) for text, t in times.items()}
+    if any(since.tzinfo is None for since in retired.values()):
+        raise IntegrityError("the manifest is damaged: a time in it has no zone")
+    return retired
 
 
 def sealed_header(write_id: WriteId, kind: str, path: str) -> dict[str, Any]:

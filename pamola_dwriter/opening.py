@@ -33,18 +33,25 @@ _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """A directory with a manifest, which may still be sealed."""
+    """A directory with a manifest, which may still be sealed.
+
+    Attributes
+    ----------
+    stored, version : bytes and str
+        The manifest as stored, and the store's token of that very state.
+    """
 
     root: str
     options: Redacted
     store: Store
     shown: Envelope
     stored: bytes
+    version: str
 
     @property
     def wrapped(self) -> tuple[WrappedKey, ...]:
         """The wrapped keys the manifest shows; none if it is plain."""
-        return tuple(keys.wrapped_from_json(key) for key in self.shown.wrapped)
+        return _wrapped_keys(self.shown)
 
     def open(self, encryption_key: Any) -> Committed:
         """Open the manifest.
@@ -57,11 +64,21 @@ class Dataset:
             It was altered; or a key is given and it is not encrypted.
         """
         committed = open_committed(
-            self.store, "", self.stored, lambda _: self._find_key(encryption_key)
+            self.store, "", self.stored, partial(_find_key, self.root, encryption_key)
         )
         if committed.key is None:
             _refuse_downgrade(self.root, encryption_key)
         return committed
+
+    def unwrap(self, encryption_key: Any) -> bytes:
+        """Return the key of an encrypted dataset; its manifest stays sealed.
+
+        Raises
+        ------
+        MissingKeyError, WrongKeyError
+            The key is missing or wrong.
+        """
+        return _find_key(self.root, encryption_key, self.shown)
 
     def source(
         self, committed: Committed, encryption_key: Any, client: Client | None
@@ -89,13 +106,10 @@ class Dataset:
         return choose_sealing(
             client,
             keys.resolve(encryption_key),
-            self.wrapped,
+            _wrapped_keys(committed.shown),
             committed.key.reveal(),
-            self.shown.keyed_by,
+            committed.shown.keyed_by,
         )
-
-    def _find_key(self, encryption_key: Any) -> bytes:
-        return _unwrap(self.root, self.wrapped, self.shown.keyed_by, encryption_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +201,14 @@ def _find_dataset(root: str, options: Redacted) -> Dataset | None:
     if present is None:
         return None
     shown = manifest.parse_envelope(present.data)
-    return Dataset(root=root, options=options, store=store, shown=shown, stored=present.data)
+    return Dataset(
+        root=root,
+        options=options,
+        store=store,
+        shown=shown,
+        stored=present.data,
+        version=present.version,
+    )
 
 
 def _find_artifact(root: str, options: Redacted) -> Artifact:
@@ -203,6 +224,14 @@ def _find_artifact(root: str, options: Redacted) -> Artifact:
     sealed = magic == envelope.MAGIC
     header = envelope.read_header(partial(store.read, name)) if sealed else None
     return Artifact(root=root, name=name, store=store, size=size, header=header)
+
+
+def _wrapped_keys(shown: Envelope) -> tuple[WrappedKey, ...]:
+    return tuple(keys.wrapped_from_json(key) for key in shown.wrapped)
+
+
+def _find_key(root: str, encryption_key: Any, shown: Envelope) -> bytes:
+    return _unwrap(root, _wrapped_keys(shown), shown.keyed_by, encryption_key)
 
 
 def _unwrap(

@@ -15,7 +15,13 @@ import pyarrow as pa
 
 from pamola_dwriter import envelope, formats, layout, manifest, sealing, storage
 from pamola_dwriter.contracts import Store
-from pamola_dwriter.errors import IntegrityError, PamolaWriterError
+from pamola_dwriter.dataset import names_write
+from pamola_dwriter.errors import (
+    DataReadError,
+    DatasetReplacedError,
+    IntegrityError,
+    PamolaWriterError,
+)
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, Tuning, WriteId
 
 _STRIDE = 64 * 2**20
@@ -50,13 +56,15 @@ def load_part(
     ------
     IntegrityError
         The part is missing, or is not what was written.
+    DatasetReplacedError
+        It is missing because the dataset was overwritten.
     """
     serializer = formats.get(source.format.name)
     stored = formats.stored_columns(source.frame, columns)
     hive = dict(part.values)
     inside = [name for name in stored if name not in hive]
     schema = pa.schema([f for f in source.schema if f.name not in hive], source.schema.metadata)
-    with naming_part(part), open_part(source, part, ranged=serializer.columnar) as file:
+    with naming_part(part, source), open_part(source, part, ranged=serializer.columnar) as file:
         table = serializer.load(file, schema, inside, source.format)
     for name in stored:
         if name in hive:
@@ -88,17 +96,18 @@ def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO
 
 
 @contextmanager
-def naming_part(part: PartRecord) -> Iterator[None]:
+def naming_part(part: PartRecord, source: PartSource) -> Iterator[None]:
     """Turn whatever goes wrong with the bytes of a part into an IntegrityError that names it.
 
-    The parser's own error is not chained: it may quote a value.
+    A part that is gone together with its version is a DatasetReplacedError. The parser's own
+    error is not chained: it may quote a value.
     """
     try:
         yield
     except IntegrityError as error:
         raise IntegrityError(f"part {part.path}: {error}", part=part.path) from None
     except FileNotFoundError:
-        raise IntegrityError(f"part {part.path} is missing", part=part.path) from None
+        raise _missing(part, source) from None
     except PamolaWriterError:
         raise
     except (pa.ArrowException, ValueError, OSError):
@@ -106,7 +115,13 @@ def naming_part(part: PartRecord) -> Iterator[None]:
 
 
 def check_part(part: PartRecord, source: PartSource) -> str | None:
-    """Compare one stored part with its record; return what is wrong, or None."""
+    """Compare one stored part with its record; return what is wrong, or None.
+
+    Raises
+    ------
+    DatasetReplacedError
+        It is missing because the dataset was overwritten.
+    """
     store = source.store()
     try:
         size = store.size(part.path)
@@ -116,10 +131,29 @@ def check_part(part: PartRecord, source: PartSource) -> str | None:
         for start in range(0, size, _STRIDE):
             digest.update(store.read(part.path, start, min(start + _STRIDE, size)))
     except FileNotFoundError:
-        return f"part {part.path} is missing"
+        missing = _missing(part, source)
+        if isinstance(missing, DatasetReplacedError):
+            raise missing from None
+        return str(missing)
     if digest.hexdigest() != part.sha256:
         return f"part {part.path} was altered: its SHA-256 differs"
     return None
+
+
+def _missing(part: PartRecord, source: PartSource) -> DataReadError:
+    """Tell a part that was lost from one that went with the version it belonged to."""
+    if names_write(source.store(), "", _made_by(part, source)):
+        return IntegrityError(f"part {part.path} is missing", part=part.path)
+    return DatasetReplacedError(
+        f"{source.root} was overwritten while it was being read, and the parts of the version "
+        "read are gone. Read it again; or set retain-seconds where it is written, so that they "
+        "stay for as long as a read may take"
+    )
+
+
+def _made_by(part: PartRecord, source: PartSource) -> WriteId:
+    """Return the write of a part, which need not be the last one that was appended."""
+    return layout.write_id_of(part.path) or source.write_id
 
 
 def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.SealedReader:
@@ -127,9 +161,7 @@ def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.Seale
         raise IntegrityError("a plain dataset has no sealed parts")
     key = sealing.open_sealing(source.sealing)
     header = envelope.read_header(read)
-    # The write that made it, which need not be the last one that the dataset was appended to.
-    made_by = layout.write_id_of(part.path) or source.write_id
-    expect = manifest.sealed_header(made_by, "part", part.path)
+    expect = manifest.sealed_header(_made_by(part, source), "part", part.path)
     header.check(expect | {"partition": part.partition})
     return envelope.SealedReader(read, part.size_bytes, key, header)
 

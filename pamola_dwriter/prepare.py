@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,11 +25,35 @@ from pamola_dwriter.frames import as_frame, has_index
 from pamola_dwriter.graph import Source
 from pamola_dwriter.opening import find_dataset
 from pamola_dwriter.paths import Place
+from pamola_dwriter.records import Kept
+from pamola_dwriter.resuming import Interrupted, find_interrupted, fingerprint
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.shapes import Shape, fit, shape_of
-from pamola_dwriter.spec import RunSpec, Sealing, Target, WriteId, WriteSpec
+from pamola_dwriter.spec import Redacted, RunSpec, Sealing, Target, WriteId, WriteSpec
 from pamola_dwriter.targets import Wanted, check_directory, check_file, holds_dataset
 from pamola_dwriter.transit import choose_sealing
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A run, its input, and what of it an interrupted run has done already."""
+
+    source: Source
+    run: RunSpec
+    kept: Kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lock:
+    """The dataset key, and how workers get at it; both None for a plain dataset."""
+
+    sealing: Sealing | None = None
+    key: Redacted | None = None
+
+    def reveal(self) -> bytes | None:
+        return None if self.key is None else self.key.reveal()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +61,7 @@ class _Base:
     """The dataset that a write appends to."""
 
     shape: Shape
-    sealing: Sealing | None
+    lock: _Lock
 
 
 def bind(
@@ -46,7 +71,7 @@ def bind(
     providers: tuple[KeyProvider, ...],
     client: Client | None,
     settings: Settings,
-) -> tuple[Source, RunSpec]:
+) -> Bound:
     """Bind a request to a frame, a target and a write id; reads the target, changes nothing.
 
     Raises
@@ -63,6 +88,10 @@ def bind(
         The target cannot be written.
     EncryptionKeyError
         The key is malformed or unavailable, or would travel in the clear.
+    InvalidWriteError
+        There is an interrupted write, and it was of something else than this one resumes.
+    ConcurrentWriteError
+        The write to resume is still under way.
     """
     _check_reach(place, client)
     write_id = WriteId(secrets.token_hex(8))
@@ -83,8 +112,18 @@ def bind(
     expected, supersedes = (
         (None, check_file(place, wanted)) if single_file else check_directory(place, wanted)
     )
-    return source, RunSpec(
-        write_id=write_id,
+    resumable = source.identity is not None and not single_file
+    interrupted = None
+    if spec.resume and source.identity is None:
+        raise InvalidWriteError(
+            "resume=True goes on with the write of a Dask collection; a frame in memory is written "
+            "anew: leave resume out"
+        )
+    if spec.resume and resumable:
+        interrupted = find_interrupted(place, wanted.directory, providers, settings.tuning)
+    lock = base.lock if base else _lock(providers, client, write_id, interrupted)
+    run = RunSpec(
+        write_id=interrupted.entry.write_id if interrupted else write_id,
         target=Target(
             root=place.root,
             path=wanted.file if single_file else wanted.directory,
@@ -101,9 +140,33 @@ def bind(
         frame=shape.frame,
         partition_on=shape.partition_on,
         partitions=1 if single_file else partitions,
-        sealing=base.sealing if base else _seal(providers, client, write_id),
+        sealing=lock.sealing,
         tuning=settings.tuning,
+        fingerprint=fingerprint(source.identity or (), shape, spec, lock.reveal())
+        if resumable
+        else None,
     )
+    kept = _resume(place, run, interrupted) if spec.resume else Kept()
+    return Bound(source=source, run=replace(run, resumed=len(kept.partitions)), kept=kept)
+
+
+def _resume(place: Place, run: RunSpec, interrupted: Interrupted | None) -> Kept:
+    url = place.url(run.target.path)
+    if interrupted is None:
+        if run.append:
+            raise InvalidTargetError(
+                f"there is no interrupted append to {url}: either it was committed, as "
+                "`pamola-dwriter show` tells, or never begun. Leave resume out to append"
+            )
+        logger.info("there is nothing to resume at %s; all of it is written", url)
+        return Kept()
+    interrupted.check(run.fingerprint or {}, url)
+    kept = interrupted.keep(place, types_are_open=bool(run.unresolved))
+    logger.info(
+        "resuming write %s of %s: %d of %d partitions are kept",
+        *(run.write_id, url, len(kept.partitions), run.partitions),
+    )
+    return kept
 
 
 def _check_reach(place: Place, client: Client | None) -> None:
@@ -174,14 +237,24 @@ def _base(
     shape = Shape(
         format=held.format, partition_on=held.partition_on, frame=held.frame, schema=held.schema
     )
-    return _Base(shape=shape, sealing=dataset.sealing(committed, encryption_key, client))
+    sealing = dataset.sealing(committed, encryption_key, client)
+    return _Base(shape=shape, lock=_Lock(sealing=sealing, key=committed.key))
 
 
-def _seal(
-    providers: tuple[KeyProvider, ...], client: Client | None, write_id: WriteId
-) -> Sealing | None:
+def _lock(
+    providers: tuple[KeyProvider, ...],
+    client: Client | None,
+    write_id: WriteId,
+    interrupted: Interrupted | None,
+) -> _Lock:
     if not providers:
-        return None
-    dataset_key = secrets.token_bytes(32)
-    wrapped = keys.wrap_all(providers, dataset_key, manifest.key_context(write_id))
-    return choose_sealing(client, providers, wrapped, dataset_key, write_id)
+        return _Lock()
+    if interrupted is not None and interrupted.key is not None:
+        held = interrupted.entry
+        keyed_by, wrapped = held.keyed_by or held.write_id, held.wrapped
+        dataset_key = interrupted.key.reveal()
+    else:
+        dataset_key, keyed_by = secrets.token_bytes(32), write_id
+        wrapped = keys.wrap_all(providers, dataset_key, manifest.key_context(write_id))
+    sealing = choose_sealing(client, providers, wrapped, dataset_key, keyed_by)
+    return _Lock(sealing=sealing, key=Redacted(dataset_key))

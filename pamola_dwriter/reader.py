@@ -57,6 +57,8 @@ def read_dataset(
         The key is missing or wrong, or would travel in the clear.
     IntegrityError
         The manifest, now, or a part, when computed, is not what was written.
+    DatasetReplacedError
+        When computed: the dataset was overwritten since, and its parts were removed.
     """
     dataset = find_dataset(path, storage_options)
     committed = dataset.open(encryption_key)
@@ -122,6 +124,8 @@ def decrypt(
         `destination` exists.
     IntegrityError
         A part is not what was written; nothing stands at `destination`.
+    DatasetReplacedError
+        The dataset was overwritten meanwhile; nothing stands at `destination`.
     """
     target = Path(destination)
     if target.exists():
@@ -150,7 +154,7 @@ def _copy_parts(dataset: Dataset, encryption_key: Any, folder: Path) -> list[str
     for part in committed.parts:
         name = part.path.removesuffix(f".{layout.SEALED_EXTENSION}").rpartition("/")[2]
         names.append(layout.join(layout.hive_directory(part.values), name))
-        with naming_part(part):
+        with naming_part(part, source):
             _copy(open_part(source, part, ranged=True), folder / names[-1])
     return names
 

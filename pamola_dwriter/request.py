@@ -48,6 +48,12 @@ class WriteOptions(TypedDict, total=False):
     append : bool, default False
         Add to the dataset of that name, atomically, as a new version with the same schema; make
         it if there is none. Options given must be those of the dataset.
+    resume : bool, default False
+        Go on with the last write of this dataset that was interrupted, whose client, scheduler
+        or cluster was lost: partitions that it staged are kept. It must have had the same input
+        (a Dask collection, made the same way), schema and options; else this is refused. Without
+        one that was interrupted, all is written; but not with ``append``, where nobody could
+        tell whether it was committed.
     """
 
     compression: str | None
@@ -59,6 +65,7 @@ class WriteOptions(TypedDict, total=False):
     schema: pa.Schema | None
     format_options: Mapping[str, Any]
     append: bool
+    resume: bool
 
 
 class StreamOptions(WriteOptions, total=False):
@@ -172,8 +179,8 @@ def check_request(
     InvalidWriteError
         A name, the format or an option is wrong.
     """
-    append = options.get("append", False)
-    named = {**flags, "append": append, "write_index": options.get("write_index")}
+    append, resume = options.get("append", False), options.get("resume", False)
+    named = {**flags, "append": append, "resume": resume, "write_index": options.get("write_index")}
     for flag, value in named.items():
         check_flag(flag, value)
     spec = WriteSpec(
@@ -186,11 +193,16 @@ def check_request(
         target_part_size=_check_size("target_part_size", options.get("target_part_size")),
         schema=_check_schema(options.get("schema")),
         append=bool(append),
+        resume=bool(resume),
         given=frozenset(name for name, value in options.items() if value is not None),
         **flags,
     )
     if spec.append and (spec.single_file is True or spec.timestamp_in_name):
         raise InvalidWriteError("append=True excludes single_file=True and timestamp_in_name")
+    if spec.resume and (spec.single_file is True or spec.timestamp_in_name):
+        raise InvalidWriteError(
+            "resume=True excludes single_file=True and timestamp_in_name; give the name in full"
+        )
     if spec.single_file is True and (spec.partition_on or spec.target_part_size):
         raise InvalidWriteError("single_file=True excludes partition_on and target_part_size")
     return spec
@@ -216,19 +228,28 @@ def check_pace(options: Mapping[str, Any]) -> Pace:
     return Pace(
         rows=rows,
         size_bytes=_check_size("part_bytes", options.get("part_bytes", "128MB")),
-        seconds=_check_seconds("part_seconds", options.get("part_seconds")),
-        commit_every=_check_seconds("commit_every", options.get("commit_every")),
+        seconds=_check_optional_seconds("part_seconds", options.get("part_seconds")),
+        commit_every=_check_optional_seconds("commit_every", options.get("commit_every")),
     )
 
 
-def _check_seconds(name: str, span: Any) -> float | None:
-    if span is None:
-        return None
+def _check_optional_seconds(name: str, span: Any) -> float | None:
+    return None if span is None else check_seconds(name, span)
+
+
+def check_seconds(name: str, span: Any, *, zero: bool = False) -> float:
+    """Return a span in seconds, given so or as text or timedelta.
+
+    Raises
+    ------
+    InvalidWriteError
+        It is no span of time, is negative, or is none at all unless `zero`.
+    """
     try:
         seconds = span if isinstance(span, int | float) else pd.Timedelta(span).total_seconds()
     except (ValueError, TypeError):
-        seconds = 0
-    if isinstance(span, bool) or not 0 < seconds < math.inf:
+        seconds = -1
+    if isinstance(span, bool) or not 0 <= seconds < math.inf or (seconds == 0 and not zero):
         raise InvalidWriteError(f"{name} must be seconds or '5min', not {span!r}")
     return float(seconds)
 

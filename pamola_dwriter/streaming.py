@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pamola_dwriter import formats, storage, tasks
+from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
     DataWriteError,
@@ -31,6 +32,7 @@ from pamola_dwriter.frames import as_frame
 from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.request import Pace
 from pamola_dwriter.spec import RunSpec, WriteId, WriterResult
+from pamola_dwriter.versions import outcome_unknown
 from pamola_dwriter.views import View
 
 logger = logging.getLogger(__name__)
@@ -106,6 +108,7 @@ class WriteStream:
         self._buffer = _Buffer()
         self._parts: list[Future[tasks.Records]] = []
         self._stored = (0, 0)  # parts and bytes of the versions committed so far
+        self._committing = False
         self._result: WriterResult | None = None
         self._error: DataWriteError | None = None
         self._rows = 0
@@ -254,7 +257,9 @@ class WriteStream:
         if self._spec is None or not self._parts:
             return self._result
         records = tasks.gather([part.result() for part in self._parts])
+        self._committing = True
         self._result = finalize(records, None, replace(self._spec, partitions=len(records)))
+        self._committing = False
         self._show()
         done, size_bytes = self._stored
         self._stored = (done + len(self._parts), size_bytes + self._result.size_bytes)
@@ -270,7 +275,13 @@ class WriteStream:
         return self._result
 
     def _discard(self) -> None:
-        """Take back what was written since the last commit, unless it is committed after all."""
+        """Take back what was written since the last commit, unless it is committed after all.
+
+        Raises
+        ------
+        CommitOutcomeUnknownError
+            A commit broke off and it could not be found out what became of it.
+        """
         self._buffer = _Buffer()
         parts, self._parts = self._parts, []
         for part in parts:
@@ -280,13 +291,20 @@ class WriteStream:
         target = self._spec.target
         try:
             store = storage.open_target(self._spec)
-            committed = recover(store, self._spec)
-            if committed is None:
-                store.sweep(target.path, {self._spec.write_id}, ())
-            else:  # an interrupt, or a failure to sweep, that came after it
-                self._result = committed
+            if self._committing and (committed := self._recover(store, self._spec)):
+                self._result = committed  # an interrupt, or a failure to sweep, that came after it
+                return
+            store.sweep(target.path, {self._spec.write_id}, ())
+        except CommitOutcomeUnknownError:
+            raise
         except (PamolaWriterError, OSError) as error:
             logger.warning("a stream into %s could not be swept: %s", target.url, error)
+
+    def _recover(self, store: Store, spec: RunSpec) -> WriterResult | None:
+        try:
+            return recover(store, spec)
+        except Exception as error:
+            raise outcome_unknown(spec) from error
 
     def _check_open(self) -> None:
         if self._error is not None:
@@ -305,17 +323,27 @@ class WriteStream:
     @contextmanager
     def _ending_on_failure(self) -> Iterator[None]:
         try:
-            yield
-        except CommitOutcomeUnknownError as error:
+            with self._discarding():
+                yield
+        except DataWriteError as error:
             self._fail(error)
             raise
-        except BaseException as error:
+        except Exception as error:
+            failure = WriteFailedError(f"the stream failed with {type(error).__name__}")
+            self._fail(failure)
+            raise failure from error
+        except BaseException:
+            self._fail(None)
+            raise
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        try:
+            yield
+        except CommitOutcomeUnknownError:
+            raise
+        except BaseException:
             self._discard()
-            if isinstance(error, Exception) and not isinstance(error, DataWriteError):
-                failure = WriteFailedError(f"the stream failed with {type(error).__name__}")
-                self._fail(failure)
-                raise failure from error
-            self._fail(error if isinstance(error, DataWriteError) else None)
             raise
 
     def _fail(self, error: DataWriteError | None) -> None:

@@ -18,6 +18,7 @@ from distributed import get_worker
 
 from pamola_dwriter import envelope, formats, inflight, layout, manifest, sealing, storage
 from pamola_dwriter.events import TOPIC, PartitionStaged
+from pamola_dwriter.records import put_record
 from pamola_dwriter.sealing import FileKeys
 from pamola_dwriter.spec import (
     Attempt,
@@ -121,11 +122,13 @@ def encrypt(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> tuple[Piece
     return tuple(done)
 
 
-def put(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> Records:
+def put(
+    pieces: tuple[Piece, ...], index: int, spec: RunSpec, resolved: pa.Schema | None
+) -> Records:
     """Make the parts of one partition durable, not yet visible."""
     with inflight.working_on(spec.write_id, "put"):
         store = storage.open_target(spec)
-        records = tuple(
+        parts = tuple(
             PartRecord(
                 path=piece.path,
                 partition=index,
@@ -138,8 +141,14 @@ def put(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> Records:
             )
             for piece in pieces
         )
-    _report(spec.write_id, index, records)
-    return {index: records}
+        put_record(store, spec, index, parts, resolved)
+    return keep(parts, index, spec)
+
+
+def keep(parts: tuple[PartRecord, ...], index: int, spec: RunSpec) -> Records:
+    """Report the parts of a partition that are staged."""
+    _report(spec.write_id, index, parts)
+    return {index: parts}
 
 
 def write_part(
@@ -148,13 +157,13 @@ def write_part(
     """Serialize, encrypt and put in one task, for collections of many small partitions."""
     with inflight.working_on(spec.write_id, "part"):
         pieces = serialize(partition, index, spec, resolved)
-        return put(encrypt(pieces, index, spec), index, spec)
+        return put(encrypt(pieces, index, spec), index, spec, resolved)
 
 
 def write_table(table: pa.Table, index: int, spec: RunSpec) -> Records:
     """Write one part of a stream: a table that has the schema already."""
     with inflight.working_on(spec.write_id, "part"):
-        return put(encrypt(_cut(table, index, spec), index, spec), index, spec)
+        return put(encrypt(_cut(table, index, spec), index, spec), index, spec, None)
 
 
 def gather(records: Sequence[Records]) -> Records:

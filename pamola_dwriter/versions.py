@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import random
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from secrets import token_hex
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,13 +23,29 @@ from pamola_dwriter.errors import (
     ConcurrentWriteError,
     TargetUnavailableError,
 )
-from pamola_dwriter.manifest import Envelope, Manifest, PartTable
-from pamola_dwriter.spec import Attempt, PartRecord, RunSpec
+from pamola_dwriter.manifest import Envelope, Manifest, PartTable, Retired, retained
+from pamola_dwriter.spec import Attempt, PartRecord, RunSpec, WriteId
 
 _PRODUCERS = ("pamola_dwriter", "dask", "pandas", "pyarrow")
 
 _APPENDS_TRIED = 50
 """Times that an append tries to follow others which append to the same dataset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Before:
+    """What a new version takes over from the one that it follows; nothing if it is the first.
+
+    Attributes
+    ----------
+    wrapped : tuple of WrappedKey-as-JSON, or None
+        The keys of the dataset appended to, which may have changed since the append began.
+    """
+
+    parts: tuple[PartRecord, ...] = ()
+    writes: tuple[WriteId, ...] = ()
+    retired: Retired = field(default_factory=dict)
+    wrapped: tuple[Mapping[str, Any], ...] | None = None
 
 
 def read_manifest(store: Store, spec: RunSpec) -> Versioned | None:
@@ -34,20 +54,41 @@ def read_manifest(store: Store, spec: RunSpec) -> Versioned | None:
 
 
 def open_version(store: Store, present: Versioned, spec: RunSpec) -> Committed:
-    """Open a stored manifest with the key of this run."""
-    return open_committed(store, spec.target.path, present.data, lambda _: _dataset_key(spec))
+    """Open a stored manifest that has this write in it.
+
+    Raises
+    ------
+    ConcurrentWriteError
+        It was overwritten by another while it was opened.
+    """
+    committed = _open(store, present, spec)
+    if spec.write_id not in committed.manifest.writes:
+        raise _concurrent(spec)
+    return committed
 
 
 def check_expected(present: Versioned | None, spec: RunSpec) -> None:
-    """Raise ConcurrentWriteError if an overwrite meets another version than it prepared for."""
+    """Raise ConcurrentWriteError if this write must not follow the version that stands.
+
+    An overwrite follows the one that it prepared for. Nothing counts a second time: no version
+    is followed by a write that was committed before it and replaced.
+    """
     if not spec.append and (present.version if present else None) != spec.expected:
+        raise _concurrent(spec)
+    if present is not None and spec.write_id in manifest.parse_envelope(present.data).retired:
         raise _concurrent(spec)
 
 
 def put_version(
-    store: Store, parts: tuple[PartRecord, ...], schema: pa.Schema, spec: RunSpec
+    store: Store,
+    parts: tuple[PartRecord, ...],
+    schema: pa.Schema,
+    spec: RunSpec,
+    present: Versioned | None,
 ) -> Committed:
-    """Write the manifest of published parts; an append follows whatever others append meanwhile.
+    """Write the manifest of published parts, to follow the version `present`.
+
+    An append follows whatever others append meanwhile.
 
     Raises
     ------
@@ -57,34 +98,63 @@ def put_version(
         The store did not say whether the manifest was written.
     """
     for tried in range(_APPENDS_TRIED if spec.append else 1):
-        time.sleep(random.random() * min(0.02 * tried, 0.5))  # noqa: S311 - to part the racers
-        expected, base = spec.expected, None
-        present = read_manifest(store, spec) if spec.append else None
-        if present is not None:
-            expected, base = present.version, _open_base(store, present, schema, spec)
-        elif spec.follows is not None:
-            raise _concurrent(spec)
-        listed = (base.parts if base else ()) + parts
-        document = _describe(store, listed, schema, spec, base)
-        data = _encode(document, spec)
-        stands = _put_manifest(store, data, expected, spec)
+        if tried:
+            time.sleep(random.random() * min(0.02 * tried, 0.5))  # noqa: S311 - to part the racers
+            present = read_manifest(store, spec)
+            check_expected(present, spec)
+        before = _look_back(store, present, schema, spec)
+        listed = before.parts + parts
+        document = _describe(store, listed, schema, spec, before)
+        shown = _envelope(document, spec, before)
+        data = manifest.dump_envelope(shown)
+        stands = _put_manifest(store, data, present.version if present else None, spec)
         if stands is not None and stands.data == data:
-            return Committed(manifest=document, parts=listed, stored=data, key=None)
+            return Committed(manifest=document, shown=shown, parts=listed, stored=data, key=None)
         if stands is not None:  # of another run of this task, or with more appended since
             return open_version(store, stands, spec)
     raise _concurrent(spec)
 
 
+def _look_back(
+    store: Store, present: Versioned | None, schema: pa.Schema, spec: RunSpec
+) -> _Before:
+    moment = datetime.now(UTC)
+    if present is None:
+        if spec.follows is not None:
+            raise _concurrent(spec)
+        return _Before()
+    if not spec.append:
+        shown = manifest.parse_envelope(present.data)
+        young = retained(shown.retired, moment, spec.tuning.retain_seconds)
+        return _Before(retired=young | dict.fromkeys(shown.writes, moment))
+    base = _open_base(store, present, schema, spec)
+    return _Before(
+        parts=base.parts,
+        writes=base.manifest.writes,
+        retired=retained(base.manifest.retired, moment, spec.tuning.retain_seconds),
+        wrapped=base.shown.wrapped,
+    )
+
+
+def _open(store: Store, present: Versioned, spec: RunSpec) -> Committed:
+    return open_committed(store, spec.target.path, present.data, partial(_key_of, spec))
+
+
+def _key_of(spec: RunSpec, shown: Envelope) -> bytes:
+    """Return the key of an encrypted version, which must be that of this run."""
+    if spec.sealing is None or shown.keyed_by != spec.sealing.keyed_by:
+        raise _concurrent(spec)
+    return _dataset_key(spec)
+
+
 def _open_base(store: Store, present: Versioned, schema: pa.Schema, spec: RunSpec) -> Committed:
     """Open the version to append to, which must still be of the same making."""
-    shown = manifest.parse_envelope(present.data)
-    keyed_by = None if shown.sealed is None else shown.keyed_by
-    if keyed_by != (spec.sealing.keyed_by if spec.sealing else None):
-        raise _concurrent(spec)
-    if spec.follows is not None and spec.follows not in shown.writes:
-        raise _concurrent(spec)
-    base = open_version(store, present, spec)
+    base = _open(store, present, spec)
     held = base.manifest
+    if (base.key is None) != (spec.sealing is None):
+        raise _concurrent(spec)
+    if spec.follows is not None and spec.follows not in held.writes:
+        raise _concurrent(spec)
     same = (held.format, dict(held.frame), held.partition_on) == (
         spec.format,
         dict(spec.frame),
@@ -124,7 +194,7 @@ def _describe(
     listed: tuple[PartRecord, ...],
     schema: pa.Schema,
     spec: RunSpec,
-    base: Committed | None,
+    before: _Before,
 ) -> Manifest:
     table = None
     if len(listed) > spec.tuning.inline_parts:
@@ -138,7 +208,8 @@ def _describe(
         partition_on=spec.partition_on,
         totals=manifest.totals(listed),
         producer={name: version(name) for name in _PRODUCERS},
-        writes=(*(base.manifest.writes if base else ()), spec.write_id),
+        writes=(*before.writes, spec.write_id),
+        retired=before.retired,
         parts=() if table else listed,
         part_table=table,
     )
@@ -165,18 +236,20 @@ def _dataset_key(spec: RunSpec) -> bytes:
     return sealing.open_sealing(spec.sealing)
 
 
-def _encode(document: Manifest, spec: RunSpec) -> bytes:
+def _envelope(document: Manifest, spec: RunSpec, before: _Before) -> Envelope:
     body = manifest.dump_body(document)
     if spec.sealing is None:
-        return manifest.dump_envelope(manifest.plain_envelope(document, body))
-    return manifest.dump_envelope(
-        Envelope(
-            write_id=spec.write_id,
-            writes=document.writes,
-            keyed_by=spec.sealing.keyed_by,
-            wrapped=tuple(keys.wrapped_to_json(key) for key in spec.sealing.wrapped),
-            sealed=_seal(body, "manifest", layout.MANIFEST, spec).to_pybytes(),
-        )
+        return manifest.plain_envelope(document, body)
+    wrapped = before.wrapped
+    if wrapped is None:
+        wrapped = tuple(keys.wrapped_to_json(key) for key in spec.sealing.wrapped)
+    return Envelope(
+        write_id=spec.write_id,
+        writes=document.writes,
+        retired=document.retired,
+        keyed_by=spec.sealing.keyed_by,
+        wrapped=wrapped,
+        sealed=_seal(body, "manifest", layout.MANIFEST, spec).to_pybytes(),
     )
 
 

@@ -21,6 +21,12 @@ TUNING = Tuning(
 )
 
 
+def batch(first: int, rows: int = 10) -> pd.DataFrame:
+    """Return people whose ``x`` counts from `first`."""
+    numbers = range(first, first + rows)
+    return pd.DataFrame({"x": numbers, "name": [f"person {n}" for n in numbers]})
+
+
 @dataclass(frozen=True)
 class Place:
     """A task directory, with what it takes to look at it behind the writer's back."""

@@ -13,7 +13,7 @@ import pytest
 from distributed import Client
 
 from deploy.local.servers import Cluster
-from pamola_dwriter import verify
+from pamola_dwriter import layout, verify
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
     ConcurrentWriteError,
@@ -24,6 +24,7 @@ from pamola_dwriter.errors import (
     WriteCancelledError,
     WriteFailedError,
 )
+from pamola_dwriter.layout import MANIFEST
 from pamola_dwriter.storage.s3 import S3Store
 from tests.places import Place
 
@@ -103,8 +104,45 @@ def test_failed_write_keeps_the_previous_version(
     with pytest.raises(WriteFailedError, match="ZeroDivisionError") as caught:
         writer.write_dataframe(mapped(fail_late), "people", "parquet")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert caught.value.partitions
+    assert min(caught.value.partitions) >= PARTITIONS * 3 // 4
+    assert f"in partition {caught.value.partitions[0]}" in str(caught.value)
     pd.testing.assert_frame_equal(place.read(first.path, encryption_key=key), expected())
     place.assert_no_leftovers(first.write_id)
+
+
+def test_failing_partition_is_named_without_a_cluster(place: Place) -> None:
+    """On local threads too the error names the partition, and all that depend on a common step."""
+    with pytest.raises(WriteFailedError, match=r"in partition \d") as caught:
+        place.writer().write_dataframe(mapped(fail_late), "people", "parquet")
+    assert set(caught.value.partitions) <= {6, 7}
+    shuffled = mapped(fail_late).shuffle("x", npartitions=3)
+    with pytest.raises(WriteFailedError, match="in partition 0, 1, 2 with Zero") as caught:
+        place.writer().write_dataframe(shuffled, "people", "parquet")
+    assert caught.value.partitions == (0, 1, 2)
+    place.assert_no_leftovers()
+
+
+def test_tasks_that_store_are_retried_by_dask(place: Place, client: Client) -> None:
+    """The number of retries that is set reaches the scheduler, for puts and the commit."""
+    source = mapped(slowly)
+    with dask.config.set({"pamola-dwriter.task-retries": 3}):
+        handle = place.writer().submit_dataframe(source, "people", "parquet")
+    while not (retries := client.run_on_scheduler(retries_by_stage, handle.write_id)):
+        time.sleep(0.02)
+    handle.cancel()
+    assert retries["put"] == retries["commit"] == {3}
+    assert retries["serialize"] == retries["gather"] == {0}
+    handle.exception(timeout=60)
+
+
+def retries_by_stage(write_id: str, dask_scheduler: Any) -> dict[str, set[int]]:
+    found: dict[str, set[int]] = {}
+    for key, task in dask_scheduler.tasks.items():
+        parsed = layout.parse_task_key(key)
+        if parsed and parsed[1] == write_id and task.state == "waiting":
+            found.setdefault(parsed[0], set()).add(task.retries or 0)
+    return found
 
 
 def test_failed_first_write_leaves_nothing(place: Place, client: Client) -> None:
@@ -252,7 +290,8 @@ def test_lost_reply_of_the_manifest_is_read_back(
 
     def lose_reply(self: S3Store, path: str, data: bytes, version: str | None) -> None:
         put_if(self, path, data, version)
-        raise TargetUnavailableError("connection reset", answered=False)
+        if path.endswith(MANIFEST):
+            raise TargetUnavailableError("connection reset", answered=False)
 
     monkeypatch.setattr(S3Store, "put_if", lose_reply)
     result = s3_place.writer().write_dataframe(frame(), "people", "parquet")
@@ -266,7 +305,8 @@ def test_retried_manifest_meets_itself(s3_place: Place, monkeypatch: pytest.Monk
 
     def retry(self: S3Store, path: str, data: bytes, version: str | None) -> None:
         put_if(self, path, data, version)
-        put_if(self, path, data, version)
+        if path.endswith(MANIFEST):
+            put_if(self, path, data, version)
 
     monkeypatch.setattr(S3Store, "put_if", retry)
     result = s3_place.writer().write_dataframe(frame(), "people", "parquet")
@@ -277,12 +317,15 @@ def test_unknown_outcome_deletes_nothing(s3_place: Place, monkeypatch: pytest.Mo
     """When nobody can say whether the manifest was written, every part stays."""
 
     def vanish(self: S3Store, path: str, data: bytes, version: str | None) -> None:
-        raise TargetUnavailableError("timed out", answered=False)
+        if path.endswith(MANIFEST):
+            raise TargetUnavailableError("timed out", answered=False)
+        put_if(self, path, data, version)
 
+    put_if = S3Store.put_if
     monkeypatch.setattr(S3Store, "put_if", vanish)
     with pytest.raises(CommitOutcomeUnknownError, match="nothing was deleted"):
         s3_place.writer().write_dataframe(frame(), "people", "parquet")
-    assert len(s3_place.files()) == PARTITIONS
+    assert sum("/part-" in file for file in s3_place.files()) == PARTITIONS
 
 
 def test_refused_manifest_is_a_failure_that_cleans_up(
@@ -291,8 +334,11 @@ def test_refused_manifest_is_a_failure_that_cleans_up(
     """When the store itself refuses the manifest, the published parts are taken back."""
 
     def refuse(self: S3Store, path: str, data: bytes, version: str | None) -> None:
-        raise TargetUnavailableError("403 Forbidden", answered=True)
+        if path.endswith(MANIFEST):
+            raise TargetUnavailableError("403 Forbidden", answered=True)
+        put_if(self, path, data, version)
 
+    put_if = S3Store.put_if
     monkeypatch.setattr(S3Store, "put_if", refuse)
     with pytest.raises(TargetUnavailableError, match="403"):
         s3_place.writer().write_dataframe(frame(), "people", "parquet")

@@ -6,7 +6,7 @@ import base64
 import json
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,10 @@ MANIFESTS = st.builds(
     totals=st.fixed_dictionaries({"rows": COUNTS, "bytes": COUNTS, "parts": COUNTS}),
     producer=st.dictionaries(TEXT, TEXT, max_size=2),
     writes=st.sampled_from([(WRITE_ID,), (OTHER_ID, WRITE_ID)]),
+    retired=st.dictionaries(
+        st.sampled_from([WriteId("0" * 16), WriteId("a" * 16)]),
+        st.datetimes(timezones=st.just(UTC)),
+    ),
     parts=st.lists(PARTS, max_size=3).map(tuple),
     part_table=st.none() | st.builds(PartTable, path=TEXT, sha256=TEXT, size_bytes=COUNTS),
 )
@@ -130,7 +134,7 @@ def test_plain_envelopes_are_parsed_back(document: Manifest) -> None:
     envelope = manifest.plain_envelope(document, manifest.dump_body(document))
     parsed = manifest.parse_envelope(manifest.dump_envelope(envelope))
     assert (parsed.write_id, parsed.sealed, parsed.wrapped) == (WRITE_ID, None, ())
-    assert parsed.writes == document.writes
+    assert (parsed.writes, parsed.retired) == (document.writes, document.retired)
     assert parsed.body is not None
     assert_same(manifest.parse_body(WRITE_ID, parsed.body), document)
 
@@ -141,6 +145,7 @@ def test_sealed_envelopes_are_parsed_back(sealed: bytes, keys: list[dict[str, An
     envelope = Envelope(
         write_id=WRITE_ID,
         writes=(OTHER_ID, WRITE_ID),
+        retired={WriteId("a" * 16): datetime(2024, 2, 29, 12, tzinfo=UTC)},
         keyed_by=OTHER_ID,
         wrapped=tuple(keys),
         sealed=sealed,
@@ -171,6 +176,15 @@ def test_tokens_of_the_store_are_not_stored() -> None:
     )
     assert b"upload-id" not in manifest.dump_body(a_manifest(parts=(part,)))
     assert manifest.parse_parts(manifest.dump_parts([part]))[0].staged == ""
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(0, ""), (60, "ac"), (61, "abc"), (9**9, "abc")])
+def test_what_is_retained(seconds: float, kept: str) -> None:
+    """What was replaced long enough ago goes; with 0 seconds all does, whatever the clocks say."""
+    moment = datetime(2024, 2, 29, 12, tzinfo=UTC)
+    ages = {"a": 0, "b": 60, "c": -10}
+    retired = {WriteId(name): moment - timedelta(seconds=age) for name, age in ages.items()}
+    assert "".join(manifest.retained(retired, moment, seconds)) == kept
 
 
 def test_totals_are_sums() -> None:
@@ -215,6 +229,7 @@ FIELDS = (
     "version",
     "write_id",
     "writes",
+    "retired",
     "encryption",
     "keyed_by",
     "keys",
@@ -238,6 +253,8 @@ FIELDS += ("format", "schema", "frame", "partition_on", "totals", "producer", "p
 @example(field="frame", value=None)
 @example(field="frame", value={"columns": [], "index": [], "axis": {}})
 @example(field="parts", value=[{"path": "x"}])
+@example(field="retired", value={"../../x": "2024-02-29T12:00:00+00:00"})
+@example(field="retired", value={"a" * 16: "2024-02-29T12:00:00"})
 @example(field="keys", value="x")
 @example(field="keys", value=[{"method": "hkdf-sha256"}])
 @example(field="format", value={"name": "xlsx"})
@@ -356,6 +373,18 @@ def test_stored_encrypted_manifests_show_no_data(stored: tuple[Path, Any]) -> No
     if key is not None:
         files = [file.relative_to(path).as_posix() for file in path.rglob("*")]
         assert not [file for file in files if "country" in file or "FR" in file]
+
+
+@pytest.mark.parametrize("field", ["writes", "retired"])
+def test_what_a_sealed_manifest_shows_is_what_it_holds(tmp_path: Path, field: str) -> None:
+    """Whoever adds a write to those that a manifest shows is found out with the key."""
+    copy = tmp_path / "copy"
+    shutil.copytree(fixtures.ROOT / "encrypted", copy)
+    document = json.loads((copy / layout.MANIFEST).read_bytes())
+    shown = {"writes": [OTHER_ID], "retired": {OTHER_ID: "2024-02-29T12:00:00+00:00"}}
+    (copy / layout.MANIFEST).write_text(json.dumps({**document, field: shown[field]}))
+    with pytest.raises(IntegrityError, match="names other writes"):
+        read_dataset(copy, encryption_key=fixtures.RAW_KEY)
 
 
 def test_a_sealed_manifest_is_bound_to_its_write(tmp_path: Path) -> None:

@@ -11,24 +11,27 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pamola_dwriter import HierarchicalProgressTracker, WriteStream, finalize, verify
+from pamola_dwriter import (
+    HierarchicalProgressTracker,
+    WriteStream,
+    finalize,
+    read_dataset,
+    verify,
+)
 from pamola_dwriter.errors import (
+    CommitOutcomeUnknownError,
     ConcurrentWriteError,
     DataWriteError,
     InvalidWriteError,
     SchemaMismatchError,
     TargetExistsError,
     TargetNotFoundError,
+    TargetUnavailableError,
     UnsupportedDataError,
     WriteFailedError,
 )
 from pamola_dwriter.storage.posix import PosixStore
-from tests.places import Place
-
-
-def batch(first: int, rows: int = 10) -> pd.DataFrame:
-    numbers = range(first, first + rows)
-    return pd.DataFrame({"x": numbers, "name": [f"person {n}" for n in numbers]})
+from tests.places import Place, batch
 
 
 def open_stream(place: Place, key: str | None = None, **options: Any) -> WriteStream:
@@ -252,6 +255,40 @@ def test_an_interrupt_after_the_commit_takes_nothing_back(
         stream.close()
     assert stream.result is not None
     pd.testing.assert_frame_equal(place.read(stream.result.path), batch(10))
+
+
+def test_an_unknown_outcome_deletes_nothing(local: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nobody can say whether a commit that broke off went through, its parts stay."""
+
+    def vanish(*args: Any) -> None:
+        raise TargetUnavailableError("the disk is gone")
+
+    def interrupt(*args: Any) -> None:
+        monkeypatch.setattr(PosixStore, "read_versioned", vanish)
+        raise KeyboardInterrupt
+
+    stream = open_stream(local)
+    stream.write(batch(0))
+    monkeypatch.setattr(finalize, "_sweep", interrupt)
+    with pytest.raises(CommitOutcomeUnknownError, match="nothing was deleted"):
+        stream.close()
+    monkeypatch.undo()
+    with pytest.raises(CommitOutcomeUnknownError):
+        stream.close()
+    pd.testing.assert_frame_equal(local.read(f"{local.root}/output/people"), batch(0))
+
+
+def test_a_named_index_is_kept(place: Place, key: str | None) -> None:
+    """The index of the first batch is stored with every part, and comes back under its name."""
+    frames = [batch(first).set_index("name") for first in (0, 10)]
+    with open_stream(place, key, part_rows=10) as stream:
+        for frame in frames:
+            stream.write(frame)
+    assert stream.result is not None
+    stored = read_dataset(
+        stream.result.path, encryption_key=key, storage_options=place.options
+    ).compute()
+    pd.testing.assert_frame_equal(stored, pd.concat(frames))
 
 
 def test_a_version_of_somebody_else_is_not_added_to(local: Place) -> None:

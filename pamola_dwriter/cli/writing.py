@@ -75,6 +75,11 @@ _SINGLE_FILE = {"auto": "auto", "yes": True, "no": False}
 )
 @click.option("--append", is_flag=True, help="Add to the dataset of that name.")
 @click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with the same write, if it was interrupted: what it had staged is kept.",
+)
+@click.option(
     "--single-file",
     type=click.Choice(list(_SINGLE_FILE)),
     default="auto",
@@ -188,4 +193,5 @@ def _facts(result: WriterResult) -> dict[str, Any]:
         "write_id": result.write_id,
         "manifest": None if result.manifest is None else str(result.manifest),
         "checksum": result.checksum,
+        "resumed": result.resumed,
     }

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from pamola_dwriter.formats.casting import check_columns, conform
+from pamola_dwriter.formats.casting import check_columns, conform, selected
 from pamola_dwriter.formats.compression import check_spec, codec_name
 from pamola_dwriter.spec import FormatSpec
 
@@ -50,10 +50,9 @@ class ArrowSerializer:
         self, file: BinaryIO, schema: pa.Schema, columns: Sequence[str] | None, spec: FormatSpec
     ) -> pa.Table:
         """Return a table with exactly `schema` (or its `columns`), reading only their bytes."""
-        names = schema.names if columns is None else list(columns)
-        wanted = pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
+        wanted = selected(schema, columns)
         # To Arrow no fields at all are all of them; and one must tell the number of rows.
-        fields = [schema.get_field_index(name) for name in names] or [0]
+        fields = [schema.get_field_index(name) for name in wanted.names] or [0]
         options = pa.ipc.IpcReadOptions(included_fields=fields)
         with pa.ipc.open_file(file, options=options) as reader:
             table = reader.read_all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -30,6 +30,12 @@ _FAMILIES: tuple[Callable[[pa.DataType], bool], ...] = (
 def type_name(data_type: pa.DataType) -> str:
     """Return a name fit for a message: a struct's field names may be personal data."""
     return str(data_type).split("<")[0] if pa.types.is_nested(data_type) else str(data_type)
+
+
+def selected(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    """Return the schema of some columns, in their order; None means all of them."""
+    names = schema.names if columns is None else columns
+    return pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
 
 
 def is_list(data_type: pa.DataType) -> bool:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pamola_dwriter.errors import InvalidWriteError
-from pamola_dwriter.formats.casting import check_columns
+from pamola_dwriter.formats.casting import check_columns, selected
 from pamola_dwriter.formats.compression import (
     SUFFIXES,
     check_spec,
@@ -76,13 +76,12 @@ class CsvSerializer:
         self, file: BinaryIO, schema: pa.Schema, columns: Sequence[str] | None, spec: FormatSpec
     ) -> pa.Table:
         """Return a table with exactly `schema` (or its `columns`)."""
-        names = schema.names if columns is None else list(columns)
-        wanted = pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
+        wanted = selected(schema, columns)
         data = decompressed(file, spec)
         if data.size == 0:
             return wanted.empty_table()
         # Reading no column at all would lose the number of rows.
-        read = wire_schema(wanted if names else pa.schema([schema.field(0)]))
+        read = wire_schema(wanted if wanted.names else pa.schema([schema.field(0)]))
         table = pa.csv.read_csv(
             pa.BufferReader(data),
             # One block: a row may be of any length, and Dask reads many files at once anyway.
@@ -92,7 +91,7 @@ class CsvSerializer:
             ),
             convert_options=_convert_options(read),
         )
-        return decode(table, wanted) if names else table.select([])
+        return decode(table, wanted) if wanted.names else table.select([])
 
     def _round_trip(self, table: pa.Table) -> None:
         data = self.dumps(table, FormatSpec(name="csv"))

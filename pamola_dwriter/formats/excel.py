@@ -8,7 +8,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pamola_dwriter.errors import UnsupportedDataError
-from pamola_dwriter.formats.casting import check_columns
+from pamola_dwriter.formats.casting import check_columns, selected
 from pamola_dwriter.formats.cells import escape, from_cells, to_cells
 from pamola_dwriter.formats.compression import check_spec
 from pamola_dwriter.formats.workbook import MAX_COLUMNS, MAX_ROWS, read_workbook, write_workbook
@@ -74,10 +74,9 @@ class ExcelSerializer:
         self, file: BinaryIO, schema: pa.Schema, columns: Sequence[str] | None, spec: FormatSpec
     ) -> pa.Table:
         """Return a table with exactly `schema` (or its `columns`)."""
-        names = schema.names if columns is None else list(columns)
-        wanted = pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
+        wanted = selected(schema, columns)
         # Reading no column at all would lose the number of rows.
-        read = wanted if names else pa.schema([schema.field(0)])
+        read = wanted if wanted.names else pa.schema([schema.field(0)])
         cells = read_workbook(file, [schema.get_field_index(field.name) for field in read])
         for field, column in zip(read, cells, strict=True):
             if column[:1] != [escape(field.name, field.name)]:
@@ -86,7 +85,7 @@ class ExcelSerializer:
             from_cells(column[1:], field.type) for field, column in zip(read, cells, strict=True)
         ]
         table = pa.Table.from_arrays(arrays, schema=read)
-        return table if names else table.select([])
+        return table if wanted.names else table.select([])
 
     def _round_trip(self, table: pa.Table) -> None:
         for field, column in zip(table.schema, table.columns, strict=True):

@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.json
 
-from pamola_dwriter.formats.casting import Column, check_columns
+from pamola_dwriter.formats.casting import Column, check_columns, selected
 from pamola_dwriter.formats.compression import (
     SUFFIXES,
     check_spec,
@@ -64,14 +64,13 @@ class JsonLinesSerializer:
         self, file: BinaryIO, schema: pa.Schema, columns: Sequence[str] | None, spec: FormatSpec
     ) -> pa.Table:
         """Return a table with exactly `schema` (or its `columns`)."""
-        names = schema.names if columns is None else list(columns)
-        wanted = pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
+        wanted = selected(schema, columns)
         data = self._split(decompressed(file, spec))
         if data.size == 0:
             return wanted.empty_table()
         # Reading no column at all would lose the number of rows.
-        table = _read(data, wire_schema(wanted if names else pa.schema([schema.field(0)])))
-        return decode(table, wanted) if names else table.select([])
+        table = _read(data, wire_schema(wanted if wanted.names else pa.schema([schema.field(0)])))
+        return decode(table, wanted) if wanted.names else table.select([])
 
     def _join(self, batches: Iterable[bytes]) -> Iterable[bytes]:
         """Make a file of lines, each of which ends in a line break."""

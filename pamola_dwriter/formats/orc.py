@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.orc
 
 from pamola_dwriter.errors import UnsupportedDataError
-from pamola_dwriter.formats.casting import check_columns, conform, is_list, storage_of
+from pamola_dwriter.formats.casting import check_columns, conform, is_list, selected, storage_of
 from pamola_dwriter.formats.compression import check_spec, codec_name
 from pamola_dwriter.spec import FormatSpec
 
@@ -83,10 +83,9 @@ class OrcSerializer:
         self, file: BinaryIO, schema: pa.Schema, columns: Sequence[str] | None, spec: FormatSpec
     ) -> pa.Table:
         """Return a table with exactly `schema` (or its `columns`), reading only their bytes."""
-        names = schema.names if columns is None else list(columns)
-        wanted = pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
+        wanted = selected(schema, columns)
         # Reading no column at all would lose the number of rows.
-        table = pa.orc.ORCFile(file).read(columns=names or schema.names[:1])
+        table = pa.orc.ORCFile(file).read(columns=wanted.names or schema.names[:1])
         return conform(table, wanted)
 
     def _round_trip(self, table: pa.Table) -> None:

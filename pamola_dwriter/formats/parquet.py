@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pamola_dwriter.errors import InvalidWriteError
-from pamola_dwriter.formats.casting import check_columns, conform
+from pamola_dwriter.formats.casting import check_columns, conform, selected
 from pamola_dwriter.formats.compression import check_option_names, codec_name
 from pamola_dwriter.spec import FormatSpec
 
@@ -62,11 +62,10 @@ class ParquetSerializer:
         self, file: BinaryIO, schema: pa.Schema, columns: Sequence[str] | None, spec: FormatSpec
     ) -> pa.Table:
         """Return a table with exactly `schema` (or its `columns`), reading only their bytes."""
-        names = schema.names if columns is None else list(columns)
-        wanted = pa.schema([schema.field(name) for name in names], metadata=schema.metadata)
+        wanted = selected(schema, columns)
         # pre_buffer joins neighbouring ranges into few large reads.
         with pq.ParquetFile(file, pre_buffer=True) as parquet:
-            return conform(parquet.read(columns=names), wanted)
+            return conform(parquet.read(columns=wanted.names), wanted)
 
     def _round_trip(self, table: pa.Table) -> None:
         data = self.dumps(table, FormatSpec(name="parquet"))

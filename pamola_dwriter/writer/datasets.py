@@ -151,8 +151,9 @@ class DatasetWrites(WriterBase):
     ) -> LazyWrite:
         settings = Settings.load()
         client = current_client(self._client)
-        source, run = bind(self._place, request, df, providers, client, settings)
-        graph, final = compile_write(source, run, settings)
+        bound = bind(self._place, request, df, providers, client, settings)
+        run = bound.run
+        graph, final = compile_write(bound.source, run, settings, bound.kept)
         audience = Audience(views=self._views, failed=partial(self._report, action))
         return LazyWrite(graph, final, run, client, audience)
 

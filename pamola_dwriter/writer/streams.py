@@ -22,6 +22,8 @@ from pamola_dwriter.subtask import WriteSubtask
 from pamola_dwriter.writer.base import WriterBase
 from pamola_dwriter.writer.datasets import ACTION, DATASET_PARAMETERS
 
+_NOT_IN_STREAMS = frozenset({"single_file", "target_part_size", "compute", "resume"})
+
 
 class StreamWrites(WriterBase):
     """Writes data that is still being made, from this process."""
@@ -65,7 +67,7 @@ class StreamWrites(WriterBase):
         with self._reporting(ACTION):
             parameters = DATASET_PARAMETERS | STREAM_OPTIONS
             options: Any = self._take("open_stream", kwargs, parameters, encryption_key)
-            if refused := sorted({"single_file", "target_part_size", "compute"} & options.keys()):
+            if refused := sorted(_NOT_IN_STREAMS & options.keys()):
                 raise InvalidWriteError(f"a stream has no {refused[0]}; leave it out")
             pace = check_pace({key: options.pop(key) for key in STREAM_OPTIONS & options.keys()})
             wanted: Any = {**options, "single_file": False}
@@ -80,7 +82,7 @@ class StreamWrites(WriterBase):
             providers = self._key(encryption_key)
 
         def begin(frame: pd.DataFrame) -> RunSpec:
-            return bind(self._place, request, frame, providers, None, Settings.load())[1]
+            return bind(self._place, request, frame, providers, None, Settings.load()).run
 
         return WriteStream(
             begin,

@@ -1,4 +1,4 @@
-"""One execution of a compiled write, on a cluster or in this process, and its aftermath."""
+"""One execution of a compiled write, wherever that is, and its aftermath."""
 
 from __future__ import annotations
 
@@ -11,25 +11,22 @@ from concurrent.futures import CancelledError as FutureCancelledError
 from dataclasses import dataclass, replace
 from typing import Any
 
-import dask.threaded
 from dask.highlevelgraph import HighLevelGraph
-from distributed import Client
 from distributed.client import FutureCancelledError as DaskCancelledError
 from upath import UPath
 
-from pamola_dwriter import inflight, layout, storage
+from pamola_dwriter import inflight, storage
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
     DataWriteError,
-    InvalidWriteError,
     PamolaWriterError,
     WriteCancelledError,
     WriteFailedError,
 )
 from pamola_dwriter.finalize import recover
-from pamola_dwriter.plugin import COMMITTERS, PROGRESS, WritesPlugin
-from pamola_dwriter.progress import LAST_STAGES, Fold, Snapshot
+from pamola_dwriter.lease import Lease
+from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.spec import RunSpec, WriterResult
 
 logger = logging.getLogger(__name__)
@@ -58,14 +55,19 @@ class Inquiry:
         The result, if one of them committed.
     may_commit : bool
         Whether a commit is under way, or was begun where nobody can be asked any more.
+    broken : tuple of int
+        Partitions that could not be computed or stored.
     """
 
     stages: frozenset[str]
     result: WriterResult | None
     may_commit: bool
+    broken: tuple[int, ...]
 
     @classmethod
-    def of(cls, reports: Iterable[inflight.Report], *, lost_commit: bool) -> Inquiry:
+    def of(
+        cls, reports: Iterable[inflight.Report], broken: Iterable[int], *, lost_commit: bool
+    ) -> Inquiry:
         """Put the reports together; `lost_commit` if one that began a commit is missing."""
         known = list(reports)
         stages = frozenset[str]().union(*(report.stages for report in known))
@@ -74,6 +76,7 @@ class Inquiry:
             stages=stages,
             result=results[0] if results else None,
             may_commit=lost_commit or "commit" in stages,
+            broken=tuple(broken),
         )
 
 
@@ -87,18 +90,32 @@ class Run(ABC):
         self._cancelled = threading.Event()
 
     def execute(self) -> WriterResult:
-        """Run to the end; when there is no result, leave nothing behind."""
+        """Run to the end; when there is no result, leave nothing behind.
+
+        Unless the outcome is unknown: then all is left, so that it can be resumed.
+        """
+        store = storage.open_target(self.spec)
+        if self.spec.target.single_file:
+            return self._with_credentials(self._compute_or_settle(store))
+        with Lease(store, self.spec).held():
+            result = self._compute_or_settle(store)
+        return self._with_credentials(result)
+
+    def _compute_or_settle(self, store: Store) -> WriterResult:
         try:
-            result = self._compute()
+            return self._compute()
         except CommitOutcomeUnknownError:
             raise
         except Exception as error:  # noqa: BLE001 - user code in the graph raises anything
-            result = self._settle(error)
-        return self._with_credentials(result)
+            return self._settle(error, store)
 
     def cancel(self) -> None:
         """Stop; a commit under way may still win."""
         self._cancelled.set()
+
+    def _check_not_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise WriteCancelledError(f"{self._title} was cancelled")
 
     @abstractmethod
     def progress(self) -> Snapshot:
@@ -111,18 +128,15 @@ class Run(ABC):
     def _ask(self) -> Inquiry:
         """Ask every process that had a part in the write; raises whatever a lost cluster does."""
 
-    def _settle(self, error: Exception) -> WriterResult:
+    def _settle(self, error: Exception, store: Store) -> WriterResult:
         """Return the result if the write committed all the same; else sweep and raise.
 
         While a commit may still be under way somewhere, the outcome is unknown and nothing is
         deleted: taking parts away would tear it.
         """
         found = self._wait_until_quiet()
-        if found is not None and found.result is not None:
-            return found.result
         try:
-            store = storage.open_target(self.spec)
-            committed = recover(store, self.spec)
+            committed = self._find_commit(store, found)
         except Exception as failure:
             raise self._unknown(error) from failure
         if committed is not None:
@@ -136,7 +150,18 @@ class Run(ABC):
                 ", ".join(sorted(found.stages)),
             )
         self._sweep(store)
-        raise self._explain(error) from (None if isinstance(error, DataWriteError) else error)
+        cause = None if isinstance(error, DataWriteError) else error
+        raise self._explain(error, found.broken) from cause
+
+    def _find_commit(self, store: Store, found: Inquiry | None) -> WriterResult | None:
+        """Return what this write committed and what stands, though it did not reach us.
+
+        What a process remembers counts for a single file alone: a dataset may have been replaced
+        since, and has a manifest that tells.
+        """
+        if not self.spec.target.single_file:
+            return recover(store, self.spec)
+        return None if found is None else found.result
 
     def _sweep(self, store: Store) -> None:
         try:
@@ -150,18 +175,22 @@ class Run(ABC):
     def _unknown(self, error: Exception) -> CommitOutcomeUnknownError:
         return CommitOutcomeUnknownError(
             f"{self._title} broke off ({type(error).__name__}) and it could not be found out "
-            "whether it was committed; nothing was deleted. Look at what stands there before "
-            "you write again"
+            "whether it was committed; nothing was deleted. `pamola-dwriter show` tells which "
+            "writes the version has that stands; if this is not among them, the same call with "
+            "resume=True goes on with it"
         )
 
-    def _explain(self, error: Exception) -> DataWriteError:
+    def _explain(self, error: Exception, broken: tuple[int, ...]) -> DataWriteError:
         if self._cancelled.is_set() or isinstance(error, _CANCELLED):
             return WriteCancelledError(f"{self._title} was cancelled; nothing was committed")
         if isinstance(error, DataWriteError):
             return error
+        where = f" in partition {', '.join(map(str, broken[:5]))}" if broken else ""
+        more = f" and {len(broken) - 5} more" if len(broken) > 5 else ""
         return WriteFailedError(
-            f"{self._title} failed with {type(error).__name__}; nothing was committed. "
-            "The cause is chained to this error"
+            f"{self._title} failed{where}{more} with {type(error).__name__}; nothing was "
+            "committed. The cause is chained to this error",
+            partitions=broken,
         )
 
     @property
@@ -191,87 +220,3 @@ class Run(ABC):
             if isinstance(path := getattr(result, name), UPath)
         }
         return replace(result, **paths)
-
-
-class ClusterRun(Run):
-    """A write on a distributed cluster."""
-
-    def __init__(self, graph: HighLevelGraph, key: Any, spec: RunSpec, client: Client) -> None:
-        super().__init__(graph, key, spec)
-        self._client = client
-        try:
-            client.register_plugin(WritesPlugin())
-        except ImportError as error:
-            raise InvalidWriteError(
-                f"the scheduler cannot import pamola_dwriter ({error}); install the same "
-                "version there and on the workers"
-            ) from None
-        self._future = client.get(graph, key, sync=False)
-
-    def cancel(self) -> None:
-        """Stop; tasks that are running end, and nothing new starts."""
-        super().cancel()
-        self._future.cancel()
-
-    def progress(self) -> Snapshot:
-        """Ask the scheduler plugin."""
-        ask = getattr(self._client.scheduler, PROGRESS)
-        partitions = self.spec.partitions
-        return Snapshot(
-            **self._client.sync(ask, write_id=self.spec.write_id, partitions=partitions)
-        )
-
-    def _compute(self) -> WriterResult:
-        result: WriterResult = self._future.result()
-        return result
-
-    def _ask(self) -> Inquiry:
-        self._future.release()
-        ask = getattr(self._client.scheduler, COMMITTERS)
-        answers = self._client.run(inflight.report, self.spec.write_id, on_error="return")
-        reports = {
-            worker: answer
-            for worker, answer in answers.items()
-            if isinstance(answer, inflight.Report)
-        }
-        # Asked last: a commit that is handed out meanwhile must not be overlooked.
-        committers = self._client.sync(ask, write_id=self.spec.write_id)
-        lost = committers is None or not set(committers) <= reports.keys()
-        return Inquiry.of(reports.values(), lost_commit=lost)
-
-
-class LocalRun(Run):
-    """A write on Dask's threaded scheduler, in this process."""
-
-    def __init__(self, graph: HighLevelGraph, key: Any, spec: RunSpec) -> None:
-        super().__init__(graph, key, spec)
-        self._fold = Fold(write_id=spec.write_id, partitions=spec.partitions)
-
-    def progress(self) -> Snapshot:
-        """Return what the scheduler's callbacks added up."""
-        return self._fold.snapshot()
-
-    def _compute(self) -> WriterResult:
-        watch = (None, None, self._before_task, self._after_task, None)
-        result: WriterResult = dask.threaded.get(
-            self._graph.to_dict(), self._key, callbacks=[watch]
-        )
-        return result
-
-    def _before_task(self, *args: Any) -> None:
-        if self._cancelled.is_set():
-            raise WriteCancelledError(f"{self._title} was cancelled")
-
-    def _after_task(self, key: Any, result: Any, *args: Any) -> None:
-        parsed = layout.parse_task_key(key)
-        if parsed is None:
-            return
-        stage, _, index = parsed
-        self._fold.finished(stage, index)
-        if stage in LAST_STAGES:
-            for partition, parts in result.items():
-                rows = sum(part.rows for part in parts)
-                self._fold.staged(partition, rows, sum(part.size_bytes for part in parts))
-
-    def _ask(self) -> Inquiry:
-        return Inquiry.of([inflight.report(self.spec.write_id)], lost_commit=False)
