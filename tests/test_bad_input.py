@@ -463,7 +463,7 @@ def test_wrong_credentials(
 ) -> None:
     """Credentials that the server refuses give a clear error without the secret."""
     writer = DataWriter(f"s3://{s3.bucket}/x", storage_options={**s3.storage_options, **wrong})
-    with refused_by_s3(s3, ran, "(?i)cannot write .*(signature|access|denied|forbidden)"):
+    with refused_by_s3(s3, ran, "(?i)cannot look up .*(signature|access|denied|forbidden)"):
         writer.write_dataframe(frame, "x", "csv")
     with refused_by_s3(s3, ran, "(?i)cannot read"):
         read_dataset(

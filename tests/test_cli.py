@@ -21,11 +21,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from pamola_dwriter import errors, read_dataset
+from pamola_dwriter import errors, layout, read_dataset
 from pamola_dwriter.cli import main
 from pamola_dwriter.cli.outcome import exit_code
 from pamola_dwriter.contracts import VersionConflict
-from pamola_dwriter.storage.posix import PosixStore
+from pamola_dwriter.testing import Fault, inject
 
 KEY = "5eed" * 16
 OTHER = "beef" * 16
@@ -293,32 +293,24 @@ def test_errors_of_reading() -> None:
     assert "Traceback" not in altered.output
 
 
-def test_no_overwrite_and_lost_races_exit_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_overwrite_and_lost_races_exit_with_5() -> None:
     """A target that exists, or was committed by another writer meanwhile, is code 5."""
     make_inputs()
     assert write("in-*.csv").exit_code == 0
     assert error_of(write("in-*.csv", "--no-overwrite", "--json"))["error"] == "TargetExistsError"
     assert write("in-*.csv", "--no-overwrite").exit_code == 5
     assert write("in-*.csv").exit_code == 0
-
-    def lose(self: Any, path: str, data: bytes, expected: str | None) -> None:
-        raise VersionConflict(path)
-
-    monkeypatch.setattr(PosixStore, "put_if", lose)
-    lost = write("in-*.csv", "--json")
+    with inject(Fault("put_if", path=f"*/{layout.MANIFEST}", error=VersionConflict)):
+        lost = write("in-*.csv", "--json")
     assert lost.exit_code == 5
     assert error_of(lost)["error"] == "ConcurrentWriteError"
 
 
-def test_an_unknown_outcome_exits_with_6(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_outcome_exits_with_6() -> None:
     """A commit whose reply was lost, and that cannot be read back, is code 6."""
-
-    def vanish(self: Any, path: str, data: bytes, expected: str | None) -> None:
-        raise errors.TargetUnavailableError("the line is dead", answered=False)
-
     make_inputs()
-    monkeypatch.setattr(PosixStore, "put_if", vanish)
-    assert write("in-*.csv").exit_code == 6
+    with inject(Fault("put_if", path=f"*/{layout.MANIFEST}", answered=False)):
+        assert write("in-*.csv").exit_code == 6
 
 
 @pytest.mark.parametrize(
@@ -415,8 +407,8 @@ SLOW = """
 import sys, time
 from pamola_dwriter import tasks
 put = tasks.put
-def slow(pieces, index, spec):
-    records = put(pieces, index, spec)
+def slow(*args):
+    records = put(*args)
     print("staged", flush=True)
     time.sleep(0.5)
     return records

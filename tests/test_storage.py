@@ -1,14 +1,12 @@
-"""What every store promises, held against each of them."""
+"""Each store holds what every store promises, and what it promises alone."""
 
 from __future__ import annotations
 
 import errno
 import os
 import resource
-import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,11 @@ from uuid import uuid4
 
 import pyarrow as pa
 import pytest
+from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from deploy.local.servers import S3Server
-from pamola_dwriter.contracts import Store, VersionConflict
+from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import (
     InvalidPathError,
     TargetUnavailableError,
@@ -28,160 +27,67 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.spec import Redacted, WriteId
 from pamola_dwriter.storage import normalize_root, open_store
 from pamola_dwriter.storage.objects import ObjectStore
+from pamola_dwriter.storage.posix import PosixStore
+from pamola_dwriter.storage.s3 import S3Store
+from pamola_dwriter.testing.suite import StoreSuite
 from tests.places import TUNING
 
 WRITE = WriteId("0123456789abcdef")
 OTHER = WriteId("fedcba9876543210")
 PART = f"output/d/part-00000-{WRITE}-00000000-000.csv"
-PART_SIZE = TUNING.upload_part_size
 
-
-@pytest.fixture(params=["posix", "s3", "memory", "folders"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """One store of each kind, on an empty task directory; the last knows no more than fsspec."""
-    options: dict[str, object] = {}
-    if request.param == "folders":
-        return ObjectStore(LocalFileSystem(), str(tmp_path), TUNING)
-    if request.param == "posix":
-        root = str(tmp_path)
-    elif request.param == "memory":
-        root = f"memory://{uuid4().hex}"
-    else:
-        server: S3Server = request.getfixturevalue("s3")
-        root, options = request.getfixturevalue("s3_task_dir"), server.storage_options
-    return open_store(root, Redacted(options), TUNING)
+Opener = Callable[[], Store]
 
 
 def buffer(data: bytes) -> pa.Buffer:
     return pa.py_buffer(data)
 
 
-@pytest.mark.parametrize("size", [0, 1, PART_SIZE, 2 * PART_SIZE + 1])
-def test_published_bytes_are_the_staged_ones(store: Store, size: int) -> None:
-    """Whatever the size, what is published is what was staged, and can be read in ranges."""
-    data = bytes(range(251)) * (size // 251 + 1)
-    token = store.stage(PART, buffer(data[:size]), WRITE)
-    store.publish({PART: token})
-    assert store.size(PART) == size
-    assert store.read(PART) == data[:size]
-    if size > 1:
-        assert store.read(PART, 1, 9) == data[1 : min(9, size)]
-    with store.open(PART) as file:
-        assert file.read() == data[:size]
+class TestPosix(StoreSuite):
+    """A directory on a local disk."""
+
+    clock_step = 0.05
+
+    @pytest.fixture
+    def opener(self, tmp_path: Path) -> Opener:
+        return lambda: open_store(str(tmp_path), Redacted({}), TUNING)
 
 
-def test_publishing_again_changes_nothing(store: Store) -> None:
-    """A second finalize publishes the same parts without an error."""
-    token = store.stage(PART, buffer(b"x,y\n"), WRITE)
-    store.publish({PART: token})
-    store.publish({PART: token})
-    assert store.read(PART) == b"x,y\n"
+class TestS3(StoreSuite):
+    """A bucket of a real S3 server."""
+
+    @pytest.fixture
+    def opener(self, s3: S3Server, s3_task_dir: str) -> Opener:
+        return lambda: open_store(s3_task_dir, Redacted(s3.storage_options), TUNING)
 
 
-def test_staged_part_is_invisible_where_the_store_can(store: Store) -> None:
-    """POSIX and S3 show nothing in the dataset before it is published."""
-    store.stage(PART, buffer(b"x"), WRITE)
-    if not repr(store).startswith("<ObjectStore"):
-        assert store.listdir("output/d") == []
+class TestMemory(StoreSuite):
+    """The memory of this process."""
+
+    shows_staged_parts = True
+    clock_step = 0.05
+
+    @pytest.fixture
+    def opener(self) -> Opener:
+        root = f"memory://{uuid4().hex}"
+        return lambda: open_store(root, Redacted({}), TUNING)
 
 
-def test_sweep_removes_what_was_staged_or_published_by_one_write(store: Store) -> None:
-    """Sweeping a write takes its parts, kept ones excepted, and leaves those of others."""
-    kept = f"part-00001-{WRITE}-00000000-000.csv"
-    foreign = f"part-00000-{OTHER}-00000000-000.csv"
-    for path, write in ((PART, WRITE), (f"output/d/{kept}", WRITE), (f"output/d/{foreign}", OTHER)):
-        store.publish({path: store.stage(path, buffer(b"1"), write)})
-    store.stage(f"output/d/part-00002-{WRITE}-00000000-000.csv", buffer(b"2"), WRITE)
-    store.stage("output/single.csv", buffer(b"3"), WRITE)
-    store.sweep("output/d", {WRITE}, {kept})
-    assert store.listdir("output/d") == sorted([foreign, kept])
-    assert store.listdir("_staging") == []
-    store.sweep("output/d", {WRITE}, {kept})
+class TestFolders(StoreSuite):
+    """A file system of which no more is known than what fsspec says of any."""
+
+    shows_staged_parts = True
+    clock_step = 0.05
+
+    @pytest.fixture
+    def opener(self, tmp_path: Path) -> Opener:
+        return lambda: ObjectStore(LocalFileSystem(), str(tmp_path), TUNING)
 
 
-def test_manifest_is_created_by_one_of_many(store: Store) -> None:
-    """Of eight creators at once exactly one succeeds, and its bytes stand."""
-    if repr(store).startswith("<ObjectStore"):
-        put = [_attempt(store, number) for number in range(8)]
-    else:
-        with ThreadPoolExecutor(8) as pool:
-            put = list(pool.map(lambda number: _attempt(store, number), range(8)))
-    (winner,) = (number for number, won in enumerate(put) if won)
-    assert store.read("output/d/_manifest.json") == b"%d" % winner
-
-
-def _attempt(store: Store, number: int) -> bool:
-    try:
-        store.put_if("output/d/_manifest.json", b"%d" % number, None)
-    except VersionConflict:
-        return False
-    return True
-
-
-def test_manifest_is_replaced_only_if_unchanged(store: Store) -> None:
-    """A stale version, or one where there is none, is a conflict that changes nothing."""
-    path = "output/d/_manifest.json"
-    assert store.read_versioned(path) is None
-    with pytest.raises(VersionConflict):
-        store.put_if(path, b"zero", '"0123456789abcdef0123456789abcdef"')
-    store.put_if(path, b"one", None)
-    first = store.read_versioned(path)
-    assert first is not None
-    assert first.data == b"one"
-    store.put_if(path, b"two", first.version)
-    for stale in (first.version, None):
-        with pytest.raises(VersionConflict):
-            store.put_if(path, b"three", stale)
-    assert store.read(path) == b"two"
-
-
-def test_single_file_is_published_whole(store: Store) -> None:
-    """A single file is absent until published, and then replaced at once."""
-    path = "output/single.csv"
-    token = store.stage(path, buffer(b"old"), WRITE)
-    assert not store.is_file(path)
-    store.publish({path: token})
-    again = store.stage(path, buffer(b"new"), OTHER)
-    assert store.read(path) == b"old"
-    store.publish({path: again})
-    assert store.read(path) == b"new"
-    with pytest.raises(VersionConflict):
-        store.publish({path: store.stage(path, buffer(b"no"), OTHER)}, overwrite=False)
-    assert store.read(path) == b"new"
-
-
-def test_single_file_is_created_once_by_two_runs(store: Store) -> None:
-    """A finalize that died after creating its file, and is run again, finds it its own."""
-    path = "output/single.csv"
-    token = store.stage(path, buffer(b"mine"), WRITE)
-    store.publish({path: token}, overwrite=False)
-    store.publish({path: token}, overwrite=False)
-    assert store.read(path) == b"mine"
-
-
-@pytest.mark.parametrize(
-    "call",
-    [lambda s: s.read("absent"), lambda s: s.size("absent"), lambda s: s.open("absent").read()],
-)
-def test_absent_file_is_file_not_found(store: Store, call: Callable[[Store], object]) -> None:
-    """Reading what is not there is FileNotFoundError on every store."""
-    with pytest.raises(FileNotFoundError):
-        call(store)
-
-
-def test_remove_takes_what_is_there(store: Store) -> None:
-    """Removing takes files that exist, whatever is absent, and reads no pattern into a name."""
-    for name in ("a[1].json", "a1.json", "b.json"):
-        store.put(name, b"1")
-    store.remove(["absent.json", "a[1].json", "absent/too.json", "b.json"])
-    store.remove(())
-    assert store.listdir("") == ["a1.json"]
-
-
-def test_check_of_a_new_place_leaves_no_trace(store: Store, tmp_path: Path) -> None:
-    """Whether a path can be written is found out without leaving a file or folder."""
-    store.check_writable("output/d/_manifest.json")
-    assert store.listdir("") == []
+@pytest.mark.parametrize("kind", [PosixStore, ObjectStore])
+def test_check_of_a_new_place_makes_no_folder(kind: type[ObjectStore], tmp_path: Path) -> None:
+    """Whether a path can be written is found out without leaving as much as a folder."""
+    kind(LocalFileSystem(), str(tmp_path), TUNING).check_writable("output/d/_manifest.json")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -223,53 +129,6 @@ def test_put_replaces_where_rename_does_not(tmp_path: Path, *, silent: bool) -> 
         store.put("output/x.json", data)
         assert store.read("output/x.json") == data
     assert store.listdir("") == ["output/x.json"]
-
-
-def test_reader_never_sees_half_a_file(store: Store) -> None:
-    """While a small file is replaced again and again, a reader finds one version or the other."""
-    versions = [letter * 2**22 for letter in (b"a", b"b")]
-    store.put("x.json", versions[0])
-    with _meanwhile(lambda: _check_whole(store)):
-        for number in range(12):
-            store.put("x.json", versions[number % 2])
-
-
-def _check_whole(store: Store) -> None:
-    found = store.read("x.json")
-    assert (len(found), len(set(found))) == (2**22, 1)
-
-
-@contextmanager
-def _meanwhile(action: Callable[[], None]) -> Iterator[None]:
-    """Repeat `action` in a thread until the block ends; what it raises is raised here."""
-    ended = threading.Event()
-
-    def repeat() -> None:
-        while not ended.is_set():
-            action()
-
-    with ThreadPoolExecutor(1) as pool:
-        repeated = pool.submit(repeat)
-        try:
-            yield
-        finally:
-            ended.set()
-            repeated.result()
-
-
-def test_writers_survive_the_sweeps_of_others(tmp_path: Path) -> None:
-    """Folders that another writer removes because they are empty are made again."""
-    store, other = (open_store(str(tmp_path), Redacted({}), TUNING) for _ in range(2))
-
-    def sweep() -> None:
-        other.sweep("output/d", {OTHER}, ())
-
-    with _meanwhile(sweep), _meanwhile(sweep):
-        for number in range(60):
-            path = f"output/d/country=FR/part-{number:05d}-{WRITE}-00000000-000.csv"
-            store.publish({path: store.stage(path, buffer(b"x"), WRITE)})
-            store.put("output/d/_manifest.json", b"x")
-            store.remove([path, "output/d/_manifest.json"])
 
 
 def test_new_folders_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,8 +218,9 @@ def test_unconfirmed_folder_is_not_an_answer(
 
 @pytest.fixture
 def s3_store(s3: S3Server, s3_task_dir: str) -> Any:
-    """A store on the S3 server."""
-    return open_store(s3_task_dir, Redacted(s3.storage_options), TUNING)
+    """A store on the S3 server, with nothing around it."""
+    file_system, root = url_to_fs(s3_task_dir, use_listings_cache=False, **s3.storage_options)
+    return S3Store(file_system, root, TUNING)
 
 
 @pytest.fixture
