@@ -78,7 +78,8 @@ def describe(
 ) -> dict[str, Any]:
     """Return what a dataset or single file says of itself, JSON-ready.
 
-    Without its key an encrypted one says little: its write id and which keys open it.
+    Without its key an encrypted one says little: the writes that it consists of, the last of which
+    gives it its id, and which keys open it.
     """
     found = find(path, storage_options)
     facts: dict[str, Any] = {
@@ -95,6 +96,7 @@ def describe(
 def _describe_dataset(dataset: Dataset, encryption_key: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "write_id": dataset.shown.write_id,
+        "writes": list(dataset.shown.writes),
         "encrypted": dataset.shown.sealed is not None,
         "checksum": manifest.checksum(dataset.stored),
     }
@@ -104,6 +106,7 @@ def _describe_dataset(dataset: Dataset, encryption_key: Any) -> dict[str, Any]:
     document = committed.manifest
     return facts | {
         "write_id": document.write_id,
+        "writes": list(document.writes),
         "checksum": manifest.checksum(committed.stored),
         "created": document.created.isoformat(),
         "format": document.format.name,

@@ -190,6 +190,14 @@ class TargetUnavailableError(DataWriteError, DataReadError, OSError):
         self.transient = transient
 
 
+class NonAtomicStoreWarning(UserWarning):
+    """The store of a task directory cannot write a file on the condition of what stands there.
+
+    Of two processes that write the same dataset, or change the same document, at the same moment
+    both may then report success, and the work of one of them is lost.
+    """
+
+
 class EncryptionKeyError(DataWriteError, DataReadError):
     """Base of everything that is wrong with a key, whether writing or reading."""
 

@@ -127,13 +127,23 @@ def _commit_dataset(
         check_expected(present, spec)
         lease = Lease(store, spec)
         lease.take()
-        store.publish({layout.join(spec.target.path, part.path): part.staged for part in parts})
+        _publish(store, parts, spec, lease)
         lease.confirm()  # a garbage collection would else take parts that no manifest names yet
         committed = put_version(store, parts, schema, spec, present)
     gone = _replaced(committed, shown.retired if shown else {}, spec)
     keep = {part.path for part in committed.parts} | committed.special_files
     _sweep(store, spec, gone, keep)
     return _result(committed, spec)
+
+
+def _publish(store: Store, parts: Collection[PartRecord], spec: RunSpec, lease: Lease) -> None:
+    staged = {layout.join(spec.target.path, part.path): part.staged for part in parts}
+    try:
+        store.publish(staged)
+    except TargetUnavailableError as error:
+        if error.answered and store.find_staged(spec.target.path, staged) < staged.keys():
+            raise lease.lost() from error
+        raise
 
 
 def _replaced(committed: Committed, retired_before: Retired, spec: RunSpec) -> set[WriteId]:

@@ -240,7 +240,7 @@ class Lease:
             begun = time.monotonic()
             present = read_lease(self._store, self._spec.write_id)
             if present.state == "collected" if present else not create:
-                raise self._lost()
+                raise self.lost()
             data = Entry.of(self._spec, state).dump()
             with suppress(VersionConflict):
                 self._store.put_if(path, data, present.version if present else None)
@@ -248,7 +248,8 @@ class Lease:
                 return
         raise TargetUnavailableError(f"{path!r} changes all the time, whoever does that")
 
-    def _lost(self) -> WriteFailedError:
+    def lost(self) -> WriteFailedError:
+        """Return the error of a write that lost what it had staged."""
         return WriteFailedError(
             f"write {self._spec.write_id} of {self._spec.target.url} gave no sign of life for so "
             "long that a garbage collection took what it had staged; nothing was committed. "

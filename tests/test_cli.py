@@ -116,6 +116,7 @@ def test_globs_of_each_input_format_round_trip(kind: str, key: list[str]) -> Non
     shown = json.loads(run("show", facts["path"], "--json", *key).stdout)
     assert shown["rows"] == 12
     assert shown["checksum"] == facts["checksum"]
+    assert shown["writes"] == [facts["write_id"]]
     assert list(shown["columns"]) == ["id", "name", "land"]
     report = json.loads(run("verify", facts["path"], "--json", *key).stdout)
     assert report["parts"] == 3

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from pamola_dwriter import (
     HierarchicalProgressTracker,
     WriteStream,
+    collect_garbage,
     finalize,
     read_dataset,
     verify,
@@ -31,6 +34,7 @@ from pamola_dwriter.errors import (
     WriteFailedError,
 )
 from pamola_dwriter.storage.posix import PosixStore
+from pamola_dwriter.testing import assert_no_leftovers
 from tests.places import Place, batch
 
 
@@ -42,6 +46,17 @@ def open_stream(place: Place, key: str | None = None, **options: Any) -> WriteSt
 def local(tmp_path: Path) -> Place:
     """A local task directory."""
     return Place(str(tmp_path / "task"))
+
+
+def staged(place: Place) -> list[str]:
+    return [file for file in place.files() if file.startswith("_staging/")]
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_leaving_the_body_commits_everything(place: Place, key: str | None) -> None:
@@ -276,6 +291,45 @@ def test_an_unknown_outcome_deletes_nothing(local: Place, monkeypatch: pytest.Mo
     with pytest.raises(CommitOutcomeUnknownError):
         stream.close()
     pd.testing.assert_frame_equal(local.read(f"{local.root}/output/people"), batch(0))
+    assert any(file.endswith("/lease.json") for file in staged(local))
+
+
+def test_a_garbage_collection_spares_an_open_stream(place: Place, key: str | None) -> None:
+    """What a stream has not committed shows signs of life, however long nobody writes."""
+    with dask.config.set({"pamola-dwriter.lease-seconds": 1}):
+        with open_stream(place, key, part_rows=10) as stream:
+            stream.write(batch(0))
+            stream.commit()
+            stream.write(batch(10))
+            for _ in range(8):
+                time.sleep(0.5)
+                report = collect_garbage(
+                    place.root,
+                    older_than=0,
+                    encryption_key=key,
+                    storage_options=place.options,
+                )
+                assert report.removed == ()
+            assert {"part", "leas"} <= {each.path.rpartition("/")[2][:4] for each in report.kept}
+    assert stream.result is not None
+    read = place.read(stream.result.path, encryption_key=key)
+    pd.testing.assert_frame_equal(read, batch(0, 20))
+    assert_no_leftovers(place.root, encryption_key=key, storage_options=place.options)
+
+
+def test_a_stream_that_was_collected_commits_nothing_more(local: Place) -> None:
+    """Parts that a garbage collection took are missed by the commit, not by readers."""
+    with dask.config.set({"pamola-dwriter.lease-seconds": 0}):
+        stream = open_stream(local, part_rows=10)
+        stream.write(batch(0))
+        stream.commit()
+        stream.write(batch(10))
+        wait_until(lambda: any("part-" in file for file in staged(local)))
+        assert collect_garbage(local.root, older_than=0).removed
+        with pytest.raises(WriteFailedError, match="a garbage collection took"):
+            stream.close()
+    pd.testing.assert_frame_equal(local.read(f"{local.root}/output/people"), batch(0))
+    assert_no_leftovers(local.root)
 
 
 def test_a_named_index_is_kept(place: Place, key: str | None) -> None:

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import matplotlib.figure
 import pandas as pd
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from pamola_dwriter import DataWriter, layout, open_artifact, read_dataset
 from pamola_dwriter.errors import (
@@ -21,6 +23,7 @@ from pamola_dwriter.errors import (
     InvalidTargetError,
     InvalidWriteError,
     MissingKeyError,
+    NonAtomicStoreWarning,
     TargetExistsError,
     UnsupportedDataError,
     WrongKeyError,
@@ -52,6 +55,12 @@ def write(writer: DataWriter, method: str, **options: Any) -> Any:
     return getattr(writer, method)(data[method], name, **options)
 
 
+class Drawer(LocalFileSystem):
+    """A file system that nothing is known of, such as a company has of its own."""
+
+    protocol = "drawer"
+
+
 WRITES = ["write_dataframe", "write_json", "write_dictionary", "write_metrics"]
 WRITES += ["write_visualization"]
 UPDATES = ["append_to_json_array", "merge_json_objects"]
@@ -67,6 +76,17 @@ def test_constructor_makes_the_standard_folders(tmp_path: Path) -> None:
         "output",
         "visualizations",
     ]
+
+
+@pytest.mark.filterwarnings("ignore:UPath 'drawer' filesystem not explicitly implemented")
+def test_a_store_without_an_atomic_create_is_used_with_a_warning(tmp_path: Path) -> None:
+    """Where two writers cannot be told apart the writer says what that may cost, and works."""
+    fsspec.register_implementation("drawer", Drawer, clobber=True)
+    with pytest.warns(NonAtomicStoreWarning, match="the work of one is lost") as caught:
+        writer = DataWriter(f"drawer://{tmp_path}/task")
+    assert [warning.filename for warning in caught] == [__file__]
+    result = write(writer, "write_dataframe", single_file=False)
+    pd.testing.assert_frame_equal(read_dataset(result.path).compute(), FRAME)
 
 
 def test_constructor_takes_what_operations_pass(tmp_path: Path) -> None:

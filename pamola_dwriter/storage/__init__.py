@@ -52,7 +52,7 @@ def normalize_root(task_dir: str) -> str:
     if not task_dir.strip() or "\0" in task_dir:
         raise InvalidPathError("the path is empty or holds a NUL; give a directory or a URL")
     protocol = get_protocol(task_dir)
-    if protocol not in fsspec.available_protocols():
+    if protocol not in (*fsspec.available_protocols(), *fsspec.registry):
         raise InvalidPathError(f"the path has scheme {protocol!r}, which fsspec does not know")
     if protocol in ("file", "local"):
         return str(make_path_posix(task_dir.removeprefix("file://").removeprefix("local://")))

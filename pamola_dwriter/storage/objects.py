@@ -82,15 +82,27 @@ class ObjectStore:
 
     def check_writable(self, path: str) -> None:
         """Write and delete a small file; the folders that takes are removed as well."""
-        probe = layout.probe_path(token_hex(8))
         with self._explained("write", path):
-            made = self._missing_folders(self._parent(probe))
+            made = self._missing_folders(self._full(layout.STAGING))
             try:
-                self._write(probe, b"probe")
-                self._fs.rm_file(self._full(probe))
+                with self._probe():
+                    pass
             finally:
                 for folder in made:
                     self._remove_if_empty(folder)
+
+    @contextmanager
+    def _probe(self) -> Iterator[str]:
+        """Have a small file, and leave none: also not where the reply to its writing was lost."""
+        probe = layout.probe_path(token_hex(8))
+        try:
+            self._write(probe, b"probe")
+            yield self._full(probe)
+            self._fs.rm_file(self._full(probe))
+        except BaseException:
+            with suppress(Exception):
+                self._fs.rm_file(self._full(probe))
+            raise
 
     def make_folders(self, paths: Collection[str]) -> None:
         """Make none: most such stores have no folders, or make them with the first file."""
@@ -125,13 +137,11 @@ class ObjectStore:
             return []
 
     def now(self) -> float:
-        probe = layout.probe_path(token_hex(8))
-        with self._explained("write", probe):
-            self._write(probe, b"")
+        with self._explained("write", layout.STAGING):
             try:
-                return _modified(self._fs.info(self._full(probe)))
+                with self._probe() as probe:
+                    return _modified(self._fs.info(probe))
             finally:
-                self._fs.rm_file(self._full(probe))
                 self._remove_if_empty(self._full(layout.STAGING))
 
     def size(self, path: str) -> int:

@@ -3,6 +3,8 @@
 Most calls may simply be repeated; the two that write on a condition may not. A write whose reply
 was lost has changed the version it was conditional on, so the next try meets its own bytes: for
 `put_if` that is no conflict, and for `update` the store itself finds out what became of it.
+The next try need not be ours: aiohttp sends a PUT again, unasked and unheard, when a connection
+that it had kept breaks. So no conflict is believed before what stands there is read.
 Once a try ended in doubt, a later refusal does not settle that nothing was changed.
 """
 
@@ -84,23 +86,21 @@ class RetryingStore:
         self._again(lambda: self._store.note(path, data))
 
     def put_if(self, path: str, data: bytes, expected: str | None) -> None:
-        doubtful = False
-
         def once() -> None:
-            nonlocal doubtful
             try:
                 self._store.put_if(path, data, expected)
-            except TargetUnavailableError as error:
-                doubtful = doubtful or not error.answered
-                raise
             except VersionConflict:
-                if not (doubtful and self._holds(path, data)):
+                if not self._holds(path, data):
                     raise
 
         self._again(once)
 
     def _holds(self, path: str, data: bytes) -> bool:
-        present = self._store.read_versioned(path)
+        try:
+            present = self._store.read_versioned(path)
+        except TargetUnavailableError as error:
+            error.answered = False  # it was the read that was refused; of the write nobody knows
+            raise
         return present is not None and present.data == data
 
     def update(self, path: str, change: Callable[[bytes | None], bytes]) -> bytes:

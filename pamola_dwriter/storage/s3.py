@@ -7,7 +7,8 @@ create on every server, a single conditional PUT is. So is every other single fi
 takes up to 5 GiB; a larger one has to be written as a dataset.
 
 Neither botocore nor s3fs tries anything again: how long that is done is decided in one place, so
-that it has an end. Where one call takes many requests, each of them is tried by itself: under a
+that it has an end. (Only aiohttp, below both, sends once more what found a kept connection closed,
+unless it is a POST; nothing turns that off.) Where one call takes many requests, each of them is tried by itself: under a
 load that refuses every tenth, no sweep or publication would ever come through as a whole.
 """
 
@@ -78,8 +79,7 @@ class S3Store(ObjectStore):
                 if not self._was_answered(error):
                     self._abort_all(probe)
                 raise
-            abort = self._again("abort_multipart_upload", probe, UploadId=upload["UploadId"])
-            self._run(abort)
+            self._abort(probe, upload["UploadId"])
 
     def _check_bucket(self) -> None:
         # Some servers would make the bucket on the first upload, misspelt as it may be.
@@ -111,7 +111,7 @@ class S3Store(ObjectStore):
         with self._explained("abort uploads in", self._root):
             for each in found:
                 if each.upload is not None:
-                    self._abort(each)
+                    self._abort(each.path, each.upload)
 
     def find_staged(self, directory: str, staged: Mapping[str, str]) -> set[str]:
         there = {(found.path, found.upload) for found in self.survey(directory)}
@@ -135,12 +135,11 @@ class S3Store(ObjectStore):
         with self._explained("abort uploads in", directory):
             for each in self._run(self._open_uploads(self._prefix(directory))):
                 if layout.write_id_of(each.path) in write_ids:
-                    self._abort(each)
+                    self._abort(each.path, each.upload)
 
-    def _abort(self, upload: Found) -> None:
+    def _abort(self, path: str, upload: str | None) -> None:
         with suppress(FileNotFoundError):  # completed or aborted meanwhile
-            abort = self._again("abort_multipart_upload", upload.path, UploadId=upload.upload)
-            self._run(abort)
+            self._run(self._again("abort_multipart_upload", path, UploadId=upload))
 
     def _abort_all(self, path: str) -> None:
         """Abort what was begun under this very path, and the reply to it lost, if that works."""
@@ -197,7 +196,9 @@ class S3Store(ObjectStore):
         with self._explained("read", path):
             try:
                 found: Seen = self._run(self._get(path))
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if not self._is_absent(error):
+                    raise
                 return Seen()
         return found
 

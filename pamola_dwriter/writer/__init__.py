@@ -47,6 +47,11 @@ class DataWriter(StreamWrites, DocumentWrites, FigureWrites):
     InvalidWriteError
         Another argument is wrong. The key is looked at when a write needs it.
 
+    Warns
+    -----
+    NonAtomicStoreWarning
+        The store cannot tell two writers at the same moment apart.
+
     Examples
     --------
     >>> import pandas as pd

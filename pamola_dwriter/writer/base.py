@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,12 @@ from upath import UPath
 
 from pamola_dwriter import keys, layout
 from pamola_dwriter.contracts import KeyProvider
-from pamola_dwriter.errors import DataWriteError, InvalidWriteError, MissingKeyError
+from pamola_dwriter.errors import (
+    DataWriteError,
+    InvalidWriteError,
+    MissingKeyError,
+    NonAtomicStoreWarning,
+)
 from pamola_dwriter.paths import PathLike, open_place, present_path
 from pamola_dwriter.request import check_flag, drop_strays
 from pamola_dwriter.settings import Settings
@@ -28,6 +34,13 @@ PARAMETERS = frozenset({"name", "timestamp_in_name", "encryption_key", "overwrit
 
 _MODES = ("none", "simple", "age")
 """Modes of the reference library; whatever is encrypted here is in the one sealed format."""
+
+_NOT_ATOMIC = (
+    "the store of {} has no atomic create: if two processes write one dataset or change one "
+    "document there at the same moment, both may report success, and the work of one is lost. Let "
+    "only one write at a time and collect garbage only while none does, or use a local disk, S3, "
+    "Azure or Google Cloud storage"
+)
 
 
 class WriterBase:
@@ -61,6 +74,8 @@ class WriterBase:
         self._encryption_key = Redacted(encryption_key)
         self._resolved: tuple[KeyProvider, ...] | None = None
         self._ensure_directories()
+        if not self._place.store.atomic:
+            warnings.warn(_NOT_ATOMIC.format(self._place.root), NonAtomicStoreWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._place.root}>"

@@ -1,4 +1,4 @@
-"""Write a dataset from data that is still being made, one version after another."""
+"""A dataset that is being written from this process, and what ends it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from secrets import token_hex
 from types import TracebackType
@@ -23,15 +23,15 @@ from pamola_dwriter.errors import (
     DataWriteError,
     InvalidWriteError,
     PamolaWriterError,
-    SchemaMismatchError,
     UnsupportedDataError,
     WriteFailedError,
 )
 from pamola_dwriter.finalize import finalize, recover
-from pamola_dwriter.frames import as_frame
+from pamola_dwriter.lease import Lease
 from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.request import Pace
 from pamola_dwriter.spec import RunSpec, WriteId, WriterResult
+from pamola_dwriter.streaming.batches import Buffer, check_columns, in_memory
 from pamola_dwriter.versions import outcome_unknown
 from pamola_dwriter.views import View
 
@@ -39,46 +39,6 @@ logger = logging.getLogger(__name__)
 
 _PARTS_AT_ONCE = 2
 """Parts written while the next one is collected; each is held in memory."""
-
-
-class _Buffer:
-    """Batches that are not yet a part, in the schema of all parts."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.size_bytes = 0
-        self.since = time.monotonic()
-        self._batches: list[pa.Table] = []
-
-    def add(self, batch: pa.Table) -> None:
-        if not self.rows:
-            self.since = time.monotonic()
-        self.rows += batch.num_rows
-        self.size_bytes += batch.nbytes
-        self._batches.append(batch)
-
-    def has_rows(self, pace: Pace) -> bool:
-        """Return whether the rows of a whole part are there."""
-        return pace.rows is not None and self.rows >= pace.rows
-
-    def has_bytes(self, pace: Pace) -> bool:
-        """Return whether it takes as much memory as a part should."""
-        return pace.size_bytes is not None and self.size_bytes >= pace.size_bytes
-
-    def is_old(self, pace: Pace) -> bool:
-        """Return whether its first row has waited for long enough."""
-        return pace.seconds is not None and time.monotonic() - self.since >= pace.seconds
-
-    def take(self, rows: int | None, *, rest: bool) -> Iterator[pa.Table]:
-        """Yield tables of at most so many rows; keep a last one that is shorter, unless `rest`."""
-        held = pa.concat_tables(self._batches)
-        step = rows or max(held.num_rows, 1)
-        whole = held.num_rows if rest else held.num_rows - held.num_rows % step
-        self.__init__()  # type: ignore[misc]  # as new
-        if whole < held.num_rows:
-            self.add(held.slice(whole))
-        for start in range(0, max(whole, 1), step):  # one part, if it is without rows
-            yield held.slice(start, min(step, whole - start))
 
 
 class WriteStream:
@@ -105,10 +65,11 @@ class WriteStream:
         self._lock = threading.RLock()
         self._pool = ThreadPoolExecutor(_PARTS_AT_ONCE, thread_name_prefix="pamola-stream")
         self._spec: RunSpec | None = None
-        self._buffer = _Buffer()
+        self._buffer = Buffer()
         self._parts: list[Future[tasks.Records]] = []
         self._stored = (0, 0)  # parts and bytes of the versions committed so far
         self._committing = False
+        self._claim = ExitStack()  # the lease of what is not committed yet
         self._result: WriterResult | None = None
         self._error: DataWriteError | None = None
         self._rows = 0
@@ -161,7 +122,7 @@ class WriteStream:
         DataWriteError
             A part could not be written; what was written since the last commit is discarded.
         """
-        frame = _in_memory(batch)
+        frame = in_memory(batch)
         with self._lock:
             self._check_open()
             with self._refusing():
@@ -226,7 +187,7 @@ class WriteStream:
         return replace(spec, schema=schema, unresolved=())
 
     def _to_arrow(self, frame: pd.DataFrame, spec: RunSpec) -> pa.Table:
-        _check_columns(frame, spec)
+        check_columns(frame, spec)
         # A copy: Arrow would else read memory that the caller may use for the next batch.
         return formats.to_arrow(frame.copy(), spec.schema, spec.frame, len(self._parts))
 
@@ -242,6 +203,9 @@ class WriteStream:
     def _roll(self, *, rest: bool = False) -> None:
         """Hand what is collected to the threads that write parts."""
         assert self._spec is not None  # noqa: S101 - set by the first batch
+        if not self._parts:
+            store = storage.open_target(self._spec)
+            self._claim.enter_context(Lease(store, self._spec).held())
         for table in self._buffer.take(self._pace.rows, rest=rest):
             busy = [part for part in self._parts if not part.done()]
             if len(busy) >= _PARTS_AT_ONCE:
@@ -260,6 +224,7 @@ class WriteStream:
         self._committing = True
         self._result = finalize(records, None, replace(self._spec, partitions=len(records)))
         self._committing = False
+        self._claim.close()
         self._show()
         done, size_bytes = self._stored
         self._stored = (done + len(self._parts), size_bytes + self._result.size_bytes)
@@ -282,23 +247,25 @@ class WriteStream:
         CommitOutcomeUnknownError
             A commit broke off and it could not be found out what became of it.
         """
-        self._buffer = _Buffer()
-        parts, self._parts = self._parts, []
-        for part in parts:
-            part.exception()
-        if self._spec is None or not parts:
-            return
-        target = self._spec.target
+        with self._claim:
+            self._buffer = Buffer()
+            parts, self._parts = self._parts, []
+            for part in parts:
+                part.exception()
+            if self._spec is not None and parts:
+                self._sweep(self._spec)
+
+    def _sweep(self, spec: RunSpec) -> None:
         try:
-            store = storage.open_target(self._spec)
-            if self._committing and (committed := self._recover(store, self._spec)):
+            store = storage.open_target(spec)
+            if self._committing and (committed := self._recover(store, spec)):
                 self._result = committed  # an interrupt, or a failure to sweep, that came after it
                 return
-            store.sweep(target.path, {self._spec.write_id}, ())
+            store.sweep(spec.target.path, {spec.write_id}, ())
         except CommitOutcomeUnknownError:
             raise
         except (PamolaWriterError, OSError) as error:
-            logger.warning("a stream into %s could not be swept: %s", target.url, error)
+            logger.warning("a stream into %s could not be swept: %s", spec.target.url, error)
 
     def _recover(self, store: Store, spec: RunSpec) -> WriterResult | None:
         try:
@@ -341,7 +308,8 @@ class WriteStream:
         try:
             yield
         except CommitOutcomeUnknownError:
-            raise
+            with self._claim:
+                raise
         except BaseException:
             self._discard()
             raise
@@ -393,23 +361,3 @@ class WriteStream:
         )
         for view in self._views:
             view.show(snapshot)
-
-
-def _in_memory(batch: Any) -> pd.DataFrame:
-    frame = as_frame(pa.table(batch) if isinstance(batch, dict) else batch)
-    if not isinstance(frame, pd.DataFrame):
-        raise UnsupportedDataError(
-            "a stream takes frames in memory; a Dask collection is added to a dataset by "
-            "write_dataframe(..., append=True)"
-        )
-    return frame
-
-
-def _check_columns(frame: pd.DataFrame, spec: RunSpec) -> None:
-    expected = {column["name"] for column in spec.frame["columns"]}
-    if different := sorted(map(str, expected ^ set(frame.columns))):
-        raise SchemaMismatchError(
-            f"every batch must have the columns of the first; only one of them has "
-            f"{different[:20]}",
-            column=different[0],
-        )
