@@ -296,21 +296,23 @@ def test_an_unknown_outcome_deletes_nothing(local: Place, monkeypatch: pytest.Mo
 
 def test_a_garbage_collection_spares_an_open_stream(place: Place, key: str | None) -> None:
     """What a stream has not committed shows signs of life, however long nobody writes."""
-    with dask.config.set({"pamola-dwriter.lease-seconds": 1}):
-        with open_stream(place, key, part_rows=10) as stream:
-            stream.write(batch(0))
-            stream.commit()
-            stream.write(batch(10))
-            for _ in range(8):
-                time.sleep(0.5)
-                report = collect_garbage(
-                    place.root,
-                    older_than=0,
-                    encryption_key=key,
-                    storage_options=place.options,
-                )
-                assert report.removed == ()
-            assert {"part", "leas"} <= {each.path.rpartition("/")[2][:4] for each in report.kept}
+    with (
+        dask.config.set({"pamola-dwriter.lease-seconds": 1}),
+        open_stream(place, key, part_rows=10) as stream,
+    ):
+        stream.write(batch(0))
+        stream.commit()
+        stream.write(batch(10))
+        for _ in range(8):
+            time.sleep(0.5)
+            report = collect_garbage(
+                place.root,
+                older_than=0,
+                encryption_key=key,
+                storage_options=place.options,
+            )
+            assert report.removed == ()
+        assert {"part", "leas"} <= {each.path.rpartition("/")[2][:4] for each in report.kept}
     assert stream.result is not None
     read = place.read(stream.result.path, encryption_key=key)
     pd.testing.assert_frame_equal(read, batch(0, 20))

@@ -1,4 +1,4 @@
-"""Which failures may pass by themselves, whatever library they come from.
+"""Which failures may pass by themselves, and what mends the others, whoever raises them.
 
 Every file system of fsspec raises what its own client does. Importing those clients only to name
 their errors would make each of them a dependency, so the classes are known by name, and replies
@@ -36,6 +36,26 @@ _NETWORK = frozenset(
 _LASTING = frozenset({501, 505, 507})
 """Statuses of 500 and more that mean "never": not implemented, no room."""
 
+_ROOM = "free some space there or write to another place"
+_PERMISSION = "have whoever writes there given permission to, or write to another place"
+
+_REMEDIES = {
+    errno.EACCES: _PERMISSION,
+    errno.EDQUOT: "free some of the quota or have it raised",
+    errno.EFBIG: "have the limit on the size of a file raised (ulimit -f), or cut the data into "
+    "more partitions",
+    errno.EMFILE: "have the limit on open files raised (ulimit -n)",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOSPC: _ROOM,
+    errno.ENOTDIR: "move the file away that stands where a folder belongs, or choose another name",
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: "have it mounted for writing, or write to another place",
+    401: "give credentials that are valid there",
+    403: _PERMISSION,
+    507: _ROOM,
+}
+"""What a person can do, by error number or HTTP status: no number is both."""
+
 
 def is_transient(error: BaseException) -> bool:
     """Return whether what failed may work when it is tried again."""
@@ -49,6 +69,16 @@ def is_transient(error: BaseException) -> bool:
         if (status := _status(each)) is not None:
             return status_is_transient(status)
     return False
+
+
+def remedy(error: BaseException) -> str:
+    """Return what a person can do about it, to be put behind a message, or an empty text."""
+    for each in _causes(error):
+        number = each.errno if isinstance(each, OSError) else None
+        found = _REMEDIES.get(number or 0) or _REMEDIES.get(_status(each) or 0)
+        if found is not None:
+            return f"; {found}"
+    return ""
 
 
 def status_is_transient(status: int) -> bool:

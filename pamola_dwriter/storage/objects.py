@@ -369,7 +369,7 @@ class ObjectStore:
     def _unavailable(self, action: str, path: str, error: Exception) -> TargetUnavailableError:
         reason = str(error) or type(error).__name__
         return TargetUnavailableError(
-            f"cannot {action} {path!r} in {self._root!r}: {reason}",
+            f"cannot {action} {path!r} in {self._root!r}: {reason}{self._remedy(error)}",
             answered=self._was_answered(error),
             transient=self._is_transient(error),
         )
@@ -377,6 +377,10 @@ class ObjectStore:
     def _was_answered(self, error: Exception) -> bool:
         """Return whether the store itself refused, so that nothing was changed."""
         return isinstance(error, PermissionError)
+
+    def _remedy(self, error: Exception) -> str:
+        """Return what a person can do about it, to be put behind a message, or an empty text."""
+        return failures.remedy(error)
 
     def _is_absent(self, error: Exception) -> bool:
         """Return whether there is no such file, on a store that is there."""

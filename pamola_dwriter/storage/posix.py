@@ -264,8 +264,7 @@ def _check_directory(directory: Path) -> None:
             pass
     except OSError as error:
         raise TargetUnavailableError(
-            f"cannot write in {str(directory)!r} ({error.strerror}): give this user write "
-            "permission, remount it read-write, or choose another task_dir",
+            f"cannot write in {str(directory)!r}: {error.strerror}{failures.remedy(error)}",
             transient=failures.is_transient(error),
         ) from error
 

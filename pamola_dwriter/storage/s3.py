@@ -156,6 +156,9 @@ class S3Store(ObjectStore):
     def _was_answered(self, error: Exception) -> bool:
         return s3_errors.was_answered(error)
 
+    def _remedy(self, error: Exception) -> str:
+        return s3_errors.remedy(error)
+
     def _is_absent(self, error: Exception) -> bool:
         return super()._is_absent(error) and s3_errors.code(error) != "NoSuchBucket"
 

@@ -17,6 +17,16 @@ _PASSING = frozenset(
     }
 )
 
+_REMEDIES = {
+    "EntityTooLarge": "cut the data into more partitions",
+    "InvalidAccessKeyId": "give credentials that are valid there",
+    "NoSuchBucket": "make the bucket, or correct its name in the path",
+    "NoSuchUpload": "somebody has removed what was staged, or the bucket with it; write again",
+    "QuotaExceeded": "free some of the quota or have it raised",
+    "SignatureDoesNotMatch": "give credentials that are valid there",
+    "XMinioStorageFull": "free some space there or write to another place",
+}
+
 _NOT_SENT = frozenset({"NoCredentialsError", "PartialCredentialsError", "ParamValidationError"})
 
 
@@ -46,6 +56,12 @@ def is_transient(error: BaseException) -> bool:
         return True
     answer = status(error)
     return failures.is_transient(error) if answer is None else failures.status_is_transient(answer)
+
+
+def remedy(error: BaseException) -> str:
+    """Return what a person can do about it, to be put behind a message, or an empty text."""
+    found = _REMEDIES.get(code(error))
+    return failures.remedy(error) if found is None else f"; {found}"
 
 
 def metadata(reply: Mapping[str, Any]) -> dict[str, str]:
