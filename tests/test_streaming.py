@@ -143,7 +143,7 @@ def test_time_ends_a_part_while_nobody_writes(local: Place) -> None:
 
 def test_bytes_end_a_part(local: Place) -> None:
     """A part ends when its rows take so much memory."""
-    with open_stream(local, part_bytes="2kB") as stream:
+    with open_stream(local, part_bytes="1kB") as stream:
         for first in range(0, 100, 10):
             stream.write(batch(first))
     assert stream.result is not None

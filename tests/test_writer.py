@@ -60,6 +60,10 @@ class Drawer(LocalFileSystem):
 
     protocol = "drawer"
 
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> str:
+        return str(super()._strip_protocol(str(path).removeprefix("drawer://")))
+
 
 WRITES = ["write_dataframe", "write_json", "write_dictionary", "write_metrics"]
 WRITES += ["write_visualization"]
