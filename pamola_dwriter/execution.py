@@ -24,7 +24,7 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.runs import ClusterRun, LocalRun, Run
 from pamola_dwriter.spec import RunSpec, WriteId, WriterResult
-from pamola_dwriter.views import View, wait, watch_in_background
+from pamola_dwriter.views import View, await_end, wait, watch_in_background
 
 _LAST_LOOK = 5.0
 """Seconds that a finished write waits for the caller's tracker, which may hang."""
@@ -161,6 +161,8 @@ class WriteFuture:
     def result(self, timeout: float | None = None) -> WriterResult:
         """Wait for the write.
 
+        An interrupt (Ctrl-C) cancels the write, and is raised once that is cleaned up.
+
         Parameters
         ----------
         timeout : float, optional
@@ -173,7 +175,9 @@ class WriteFuture:
         DataWriteError
             It did not commit; one of its subclasses says why.
         """
-        result = self._future.result(timeout)
+        if not self.done():
+            await_end(self, timeout=timeout)
+        result = self._future.result()
         if self.watcher is not None:
             self.watcher.join(_LAST_LOOK)  # so that a tracker is complete once this returns
         return result

@@ -55,20 +55,34 @@ class Write(Protocol):
 def wait(write: Write, views: Sequence[View] = ()) -> WriterResult:
     """Wait for a write in this thread, showing it to `views`, and return its result.
 
+    Errors, and what an interrupt does, as :func:`await_end`.
+
+    Raises
+    ------
+    DataWriteError
+        The write did not commit; see ``WriteFuture.result``. After an interrupt only
+        CommitOutcomeUnknownError, which must not be overlooked.
+    """
+    await_end(write, views)
+    return write.result()
+
+
+def await_end(write: Write, views: Sequence[View] = (), timeout: float | None = None) -> None:
+    """Wait until a write has ended, in whatever way.
+
     An interrupt (Ctrl-C) cancels the write and goes on waiting until it is cleaned up. A commit
-    that was under way may win: then the result is returned all the same and a warning logged. A
-    second interrupt gives up waiting, and the write ends by itself.
+    that was under way may win: then this returns all the same and a warning is logged. A second
+    interrupt gives up waiting, and the write ends by itself.
 
     Raises
     ------
     KeyboardInterrupt
         After the write was cancelled and cleaned up, or at the second interrupt.
-    DataWriteError
-        The write did not commit; see ``WriteFuture.result``. After an interrupt only
-        CommitOutcomeUnknownError, which must not be overlooked.
+    TimeoutError
+        There are no views, and it has not ended within `timeout` seconds; it goes on.
     """
     try:
-        _watch(write, views)
+        _watch(write, views, timeout)
     except KeyboardInterrupt:
         write.cancel()
         _watch(write, views)
@@ -79,7 +93,6 @@ def wait(write: Write, views: Sequence[View] = ()) -> WriterResult:
             logger.warning("interrupted, but write %s had committed by then", write.write_id)
     finally:
         _close(write, views)
-    return write.result()
 
 
 def watch_in_background(write: Write, views: Sequence[View]) -> threading.Thread:
@@ -91,10 +104,10 @@ def watch_in_background(write: Write, views: Sequence[View]) -> threading.Thread
     return thread
 
 
-def _watch(write: Write, views: Sequence[View]) -> None:
+def _watch(write: Write, views: Sequence[View], timeout: float | None = None) -> None:
     """Return once the write has ended, its last state is shown and the views are closed."""
     if not views:
-        write.exception()
+        write.exception(timeout)
         return
     ended = False
     while not ended:

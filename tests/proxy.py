@@ -130,6 +130,7 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else every reply takes 40 ms
 
             def log_message(self, *args: Any) -> None:
                 """Say nothing."""
@@ -142,7 +143,7 @@ class Proxy:
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
             listener.daemon_threads = True
             self.url = f"http://127.0.0.1:{listener.server_port}"
-            threading.Thread(target=listener.serve_forever, daemon=True).start()
+            threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
             try:
                 yield self
             finally:

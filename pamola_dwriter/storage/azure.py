@@ -16,6 +16,7 @@ The SDK tries nothing again here: how long that is done is decided in one place.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -35,6 +36,9 @@ from pamola_dwriter.storage.updates import History, Seen
 _UPDATES = "pamola_updates"
 """Metadata of what was updated: its :class:`~pamola_dwriter.storage.updates.History`."""
 
+_LARGEST_FILE = 5000 * 2**20
+"""What the service takes in one request, which alone writes whole or not at all."""
+
 _MOST_BLOCKS = 50_000
 _UPLOADS_AT_ONCE = 4
 _UNCOMMITTED = "uncommitted"
@@ -52,7 +56,9 @@ class AzureStore(ConditionalStore):
 
     def __init__(self, file_system: AbstractFileSystem, root: str, tuning: Tuning) -> None:
         super().__init__(file_system, root, tuning)
-        self._fs.service_client._config.retry_policy.total_retries = 0
+        config = self._fs.service_client._config
+        config.retry_policy.total_retries = 0
+        config.max_single_put_size = _LARGEST_FILE
 
     def is_file(self, path: str) -> bool:
         # That of adlfs takes any failure for a no.
@@ -164,7 +170,7 @@ class AzureStore(ConditionalStore):
 
     async def _upload(self, path: str, data: bytes, **options: Any) -> None:
         await self._blob(path).upload_blob(
-            data, overwrite=True, max_concurrency=_UPLOADS_AT_ONCE, **options
+            data, overwrite=True, raw_request_hook=_send_in_pieces, **options
         )
 
     async def _stage_blocks(self, path: str, data: pa.Buffer) -> int:
@@ -172,7 +178,10 @@ class AzureStore(ConditionalStore):
         starts = range(0, data.size, step)
 
         async def send(name: str, body: bytes) -> float:
-            reply = await self._again(partial(self._blob(path).stage_block, name, body))
+            blob = self._blob(path)
+            reply = await self._again(
+                lambda: blob.stage_block(name, io.BytesIO(body), length=len(body))
+            )
             return float(reply["date"].timestamp())
 
         async def send_slice(start: int) -> float:
@@ -265,6 +274,15 @@ def _block_name(number: int) -> str:
 
 def _time_name(seconds: float) -> str:
     return f"{_TIME}{int(seconds):010d}"
+
+
+def _send_in_pieces(request: Any) -> None:
+    """Have a body sent piece by piece.
+
+    Given all of a large one at once, aiohttp would hold up every other request, and warns of it.
+    """
+    sent = request.http_request
+    sent.data = io.BytesIO(sent.data)
 
 
 def _is_folder(blob: Any) -> bool:

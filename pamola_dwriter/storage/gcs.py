@@ -14,8 +14,9 @@ place.
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from functools import partial
 from secrets import token_hex
@@ -51,7 +52,7 @@ class GcsStore(ConditionalStore):
     def __init__(self, file_system: AbstractFileSystem, root: str, tuning: Tuning) -> None:
         super().__init__(file_system, root, tuning)
         request = type(file_system)._request.__wrapped__  # below the retries of gcsfs
-        self._fs._request = partial(request, file_system)
+        self._fs._request = partial(_send, partial(request, file_system))
 
     def is_file(self, path: str) -> bool:
         # That of fsspec takes any failure for a no.
@@ -194,6 +195,17 @@ class GcsStore(ConditionalStore):
     def _split(self, path: str) -> tuple[str, str]:
         bucket, _, key = self._full(path).partition("/")
         return bucket, key
+
+
+async def _send(request: Callable[..., Awaitable[Any]], *place: str, **options: Any) -> Any:
+    """Send a request, a body of bytes piece by piece.
+
+    Given all of a large one at once, aiohttp would hold up every other request, and warns of it.
+    """
+    body = options.get("data")
+    if isinstance(body, bytes | memoryview):
+        options["data"] = io.BytesIO(body)
+    return await request(*place, **options)
 
 
 def _with_description(data: bytes, description: dict[str, Any]) -> tuple[bytes, str]:

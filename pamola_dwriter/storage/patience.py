@@ -13,9 +13,9 @@ from tenacity.wait import wait_random_exponential
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 10.0
+"""Seconds that the first pause takes at most; each that follows, twice as long."""
 
-_pause = wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE)
+LONGEST_PAUSE = 10.0
 
 T = TypeVar("T")
 
@@ -60,7 +60,9 @@ class Patience:
         }
 
     def _next_pause(self, state: RetryCallState) -> float:
-        return min(_pause(state), max(0.0, self.seconds - (state.seconds_since_start or 0.0)))
+        draw = wait_random_exponential(multiplier=FIRST_PAUSE, max=LONGEST_PAUSE)
+        left = self.seconds - (state.seconds_since_start or 0.0)
+        return float(min(draw(state), max(0.0, left)))
 
 
 def _log(state: RetryCallState) -> None:
