@@ -204,6 +204,7 @@ def _wanted(place: Place, spec: WriteSpec, *, encrypted: bool) -> Wanted:
         timestamp_in_name=spec.timestamp_in_name,
         overwrite=spec.overwrite,
         adds=spec.append,
+        resumes=spec.resume,
     ).stamped(place)
 
 

@@ -30,6 +30,8 @@ class Wanted:
         Whether a single file gets the extension of the sealed format too.
     adds : bool
         Whether the write adds to what stands there, rather than replacing it.
+    resumes : bool
+        Whether parts without a manifest may be those of the write that this goes on with.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Wanted:
     timestamp_in_name: bool = False
     overwrite: bool = True
     adds: bool = False
+    resumes: bool = False
 
     def stamped(self, place: Place) -> Wanted:
         """Return this with the time in its name, if wanted: to the second if that is free.
@@ -143,7 +146,8 @@ def check_directory(place: Place, wanted: Wanted) -> tuple[str | None, tuple[str
     store.check_writable(commit)
     _check_outside_datasets(place, wanted)
     files = store.listdir(wanted.directory)
-    if files and not (wanted.overwrite or wanted.adds):
+    stands = layout.MANIFEST in files if wanted.resumes else bool(files)
+    if stands and not (wanted.overwrite or wanted.adds):
         raise _exists(url)
     if foreign := layout.foreign_files(files):
         raise TargetExistsError(

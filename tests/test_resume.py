@@ -25,6 +25,7 @@ from pamola_dwriter.errors import (
     InvalidTargetError,
     InvalidWriteError,
     MissingKeyError,
+    TargetExistsError,
     WrongKeyError,
 )
 from pamola_dwriter.spec import RunSpec
@@ -32,7 +33,6 @@ from tests.gates import LET_THROUGH, ROWS, gated, make_source
 from tests.places import Place
 
 PARTITIONS = 6
-
 
 @pytest.fixture(autouse=True)
 def short_lease() -> Iterator[None]:
@@ -59,12 +59,13 @@ def expected(source: Path) -> pd.DataFrame:
 
 def start_elsewhere(place: Place, source: Path, **options: Any) -> subprocess.Popen[bytes]:
     """Write in a process of its own; return once its first three partitions are staged."""
+    lease = dask.config.get("pamola-dwriter.lease-seconds")
     script = (
         "import dask\n"
         "from pathlib import Path\n"
         "from tests.places import Place\n"
         "from tests.gates import gated\n"
-        'dask.config.set({"pamola-dwriter.lease-seconds": 1, "num_workers": 4})\n'
+        f'dask.config.set({{"pamola-dwriter.lease-seconds": {lease}, "num_workers": 4}})\n'
         f"place = Place({place.root!r}, {dict(place.options)!r})\n"
         f"frame = gated(Path({str(source)!r}))\n"
         f'place.writer().write_dataframe(frame, "people", "parquet", **{options!r})\n'
@@ -116,9 +117,11 @@ def test_killed_client_is_resumed(place: Place, key: str | None, source: Path) -
 
 def test_write_under_way_is_not_resumed(place: Place, source: Path) -> None:
     """As long as the other client lives it cannot be resumed, and it commits undisturbed."""
-    process = start_elsewhere(place, source)
-    with pytest.raises(ConcurrentWriteError, match="still under way"):
-        place.writer().write_dataframe(gated(source), "people", "parquet", resume=True)
+    # Not so short that a machine under load is taken for dead.
+    with dask.config.set({"pamola-dwriter.lease-seconds": 5}):
+        process = start_elsewhere(place, source)
+        with pytest.raises(ConcurrentWriteError, match="still under way"):
+            place.writer().write_dataframe(gated(source), "people", "parquet", resume=True)
     (source.parent / "open").touch()
     assert process.wait(60) == 0
     assert len(place.read(f"{place.root}/output/people")) == PARTITIONS * ROWS
@@ -279,6 +282,22 @@ def test_append_is_resumed_once(
     with pytest.raises(InvalidTargetError, match="no interrupted append"):
         writer.write_dataframe(frame, "people", "parquet", append=True, resume=True)
     assert len(place.read(result.path, encryption_key=key)) == 2 * PARTITIONS * ROWS
+
+
+def test_first_write_without_overwriting_is_resumed(
+    place: Place, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What overwrite=False protects is a version, not the parts of the write it goes on with."""
+    frame = dd.read_parquet(source)
+    interrupt(place, frame, monkeypatch, overwrite=False)
+    writer = place.writer()
+    with pytest.raises(TargetExistsError):
+        writer.write_dataframe(frame, "people", "parquet", overwrite=False)
+    result = writer.write_dataframe(frame, "people", "parquet", overwrite=False, resume=True)
+    assert result.resumed == PARTITIONS
+    with pytest.raises(TargetExistsError):
+        writer.write_dataframe(frame, "people", "parquet", overwrite=False, resume=True)
+    place.assert_no_leftovers(result.write_id)
 
 
 def test_nothing_to_resume_is_a_write(place: Place, source: Path) -> None:
