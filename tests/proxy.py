@@ -19,6 +19,7 @@ Reply = tuple[int, Mapping[str, str], bytes]
 PUTS = frozenset({"put", "part"})
 
 _REFUSALS = {
+    "400": (400, "EntityTooLarge"),
     "403": (403, "AccessDenied"),
     "409": (409, "ConditionalRequestConflict"),
     "429": (429, "TooManyRequests"),
@@ -33,8 +34,8 @@ class Proxy:
     ``lose``: forward, then hang up without a reply; ``drop``: hang up at once; ``stall``: say
     nothing until the client is tired; ``500``: forward, then answer 500; ``200``: forward, then
     answer 200 with an error in it, as S3 may for a completion; ``half``: forward, and hang up in
-    the middle of the reply; ``403``, ``409``, ``429``, ``503``: answer so, and forward nothing.
-    An empty text lets one pass.
+    the middle of the reply; ``400``, ``403``, ``409``, ``429``, ``503``: answer so, and forward
+    nothing. An empty text lets one pass.
 
     Parameters
     ----------
@@ -46,6 +47,7 @@ class Proxy:
         self.faults = deque(faults)
         self.kinds = kinds
         self.always = ""  # a fault for all of them, when `faults` is empty
+        self.only = ""  # faults are for paths alone that contain this
         self.requests: Counter[str] = Counter()
         self.deaf = False  # when set, GETs are refused
         self.behind: Callable[[], None] = lambda: None  # called after a fault
@@ -62,7 +64,7 @@ class Proxy:
         kind = kind_of(handler.command, handler.path)
         self.requests[kind] += 1
         fault = ""
-        if kind in self.kinds:
+        if kind in self.kinds and self.only in handler.path:
             fault = self.faults.popleft() if self.faults else self.always
         if fault == "stall":
             self._closing.wait(30)

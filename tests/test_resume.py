@@ -129,7 +129,11 @@ def test_write_under_way_is_not_resumed(place: Place, source: Path) -> None:
 
 def test_lost_cluster_is_resumed_on_another(place: Place, source: Path) -> None:
     """After the scheduler and all workers were lost, another cluster does the rest."""
-    with servers.cluster(threads=2, dashboard=False) as lost, connect(lost) as client:
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
+        servers.cluster(threads=2, dashboard=False) as lost,
+        connect(lost) as client,
+    ):
         handle = place.writer(client=client).submit_dataframe(gated(source), "people", "parquet")
         while sum("/record-" in file for file in place.files()) < LET_THROUGH:
             time.sleep(0.05)

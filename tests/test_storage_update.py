@@ -333,7 +333,9 @@ def test_outrun_update_gives_up(direct: Store, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("present", [False, True])
-@pytest.mark.parametrize("faults", [("409",), ("409", "drop", "409"), ("500",), ("500", "429")])
+@pytest.mark.parametrize(
+    "faults", [("lose",), ("409",), ("409", "drop", "409"), ("500",), ("500", "429")]
+)
 def test_put_if_is_sent_again(
     s3: S3Server, s3_task_dir: str, direct: Store, faults: tuple[str, ...], *, present: bool
 ) -> None:
@@ -380,6 +382,18 @@ def test_refusal_after_a_lost_reply_is_no_answer(
         pytest.raises(TargetUnavailableError, match="injected") as caught,
     ):
         store.put_if(FILE, b"new", None)
+    assert not caught.value.answered
+    assert direct.read(FILE) == b"new"
+
+
+def test_conflict_that_cannot_be_read_back_is_no_answer(
+    s3: S3Server, s3_task_dir: str, direct: Store
+) -> None:
+    """Where nobody can see whose file a put met, which may be its own, the outcome is open."""
+    with faulty(s3, s3_task_dir, "lose") as (store, proxy):
+        proxy.behind = lambda: setattr(proxy, "deaf", True)
+        with pytest.raises(TargetUnavailableError, match="cannot read") as caught:
+            store.put_if(FILE, b"new", None)
     assert not caught.value.answered
     assert direct.read(FILE) == b"new"
 

@@ -20,7 +20,6 @@ import io
 from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from functools import partial
-from secrets import token_hex
 from typing import Any
 
 import pyarrow as pa
@@ -42,6 +41,9 @@ _LARGEST_FILE = 5000 * 2**20
 _MOST_BLOCKS = 50_000
 _UPLOADS_AT_ONCE = 4
 _UNCOMMITTED = "uncommitted"
+_DROPPED = "pamola_dropped"
+"""Metadata of the empty file that takes the place of dropped blocks until it is deleted."""
+
 _TIME = "time-"
 
 
@@ -87,13 +89,6 @@ class AzureStore(ConditionalStore):
         found = [Found(path=n[start:], modified=m.timestamp()) for n, m in sorted(files.items())]
         return found + [each for each in staged if each is not None]
 
-    def now(self) -> float:
-        probe = layout.probe_path(token_hex(8))
-        with self._explained("write", probe):
-            made = self._run(self._blob(probe).upload_blob(b"", overwrite=True))
-        self.remove([probe])
-        return float(made["last_modified"].timestamp())
-
     def discard(self, found: Collection[Found]) -> None:
         super().discard(found)
         self._each(self._drop, [each.path for each in found if each.upload is not None])
@@ -112,14 +107,7 @@ class AzureStore(ConditionalStore):
             }
 
     def remove(self, paths: Collection[str]) -> None:
-        async def delete(path: str) -> None:
-            try:
-                await self._again(self._blob(path).delete_blob)
-            except Exception as error:
-                if _code(error) != "BlobNotFound":
-                    raise self._unavailable("delete", path, error) from error
-
-        self._each(delete, paths)
+        self._each(self._delete, paths)
 
     def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:
         super().sweep(directory, write_ids, keep)
@@ -137,7 +125,8 @@ class AzureStore(ConditionalStore):
     def _unavailable(self, action: str, path: str, error: Exception) -> TargetUnavailableError:
         failure = super()._unavailable(action, path, error)
         # The SDK goes on with a request id, a time and the body of the reply.
-        failure.args = (str(failure).partition("\n")[0],)
+        first, *rest = str(failure).split("\n")
+        failure.args = (first + (self._remedy(error) if rest else ""),)
         return failure
 
     def _write(self, path: str, data: bytes) -> None:
@@ -178,10 +167,10 @@ class AzureStore(ConditionalStore):
         starts = range(0, data.size, step)
 
         async def send(name: str, body: bytes) -> float:
-            blob = self._blob(path)
-            reply = await self._again(
-                lambda: blob.stage_block(name, io.BytesIO(body), length=len(body))
-            )
+            async def once() -> Any:
+                return await self._blob(path).stage_block(name, io.BytesIO(body), len(body))
+
+            reply = await self._again(once)
             return float(reply["date"].timestamp())
 
         async def send_slice(start: int) -> float:
@@ -197,13 +186,31 @@ class AzureStore(ConditionalStore):
         blob = self._blob(path)
         try:
             await self._blocks(path)
-            await blob.commit_block_list([], **_condition(None))
-            await self._again(blob.delete_blob)
+            await blob.commit_block_list([], metadata={_DROPPED: "true"}, **_condition(None))
         except FileNotFoundError:
             return
         except Exception as error:
             if not _is_conflict(error):
                 raise self._unavailable("drop blocks of", path, error) from error
+            if not await self._is_dropped(path):
+                return
+        await self._delete(path)
+
+    async def _is_dropped(self, path: str) -> bool:
+        """Return whether the file is the empty one of a drop, the reply to which was lost."""
+        try:
+            return _DROPPED in _metadata(await self._properties(path))
+        except FileNotFoundError:
+            return False
+        except Exception as error:
+            raise self._unavailable("look up", path, error) from error
+
+    async def _delete(self, path: str) -> None:
+        try:
+            await self._again(self._blob(path).delete_blob)
+        except Exception as error:
+            if _code(error) != "BlobNotFound":
+                raise self._unavailable("delete", path, error) from error
 
     async def _look_at_staged(self, path: str) -> Found | None:
         dates: list[str] = []
@@ -234,8 +241,11 @@ class AzureStore(ConditionalStore):
             data = await stream.readall()
         except Exception as error:
             raise _absent(error, path) from error
-        kept = {name.lower(): value for name, value in stream.properties.metadata.items()}
-        return Seen(data, stream.properties.etag, History.parse(kept.get(_UPDATES)))
+        history = History.parse(_metadata(stream.properties).get(_UPDATES))
+        return Seen(data, stream.properties.etag, history)
+
+    async def _time_of(self, path: str) -> float:
+        return float((await self._properties(path)).last_modified.timestamp())
 
     async def _properties(self, path: str) -> Any:
         try:
@@ -287,8 +297,12 @@ def _send_in_pieces(request: Any) -> None:
 
 def _is_folder(blob: Any) -> bool:
     """Return whether this is what stands for a folder in a hierarchical namespace."""
-    kept = {name.lower(): value for name, value in (blob.metadata or {}).items()}
-    return kept.get("hdi_isfolder") == "true"
+    return _metadata(blob).get("hdi_isfolder") == "true"
+
+
+def _metadata(blob: Any) -> dict[str, str]:
+    """Return what is kept with a blob; the case of the names is not preserved everywhere."""
+    return {name.lower(): value for name, value in (blob.metadata or {}).items()}
 
 
 def _condition(expected: str | None) -> dict[str, Any]:
@@ -300,12 +314,15 @@ def _condition(expected: str | None) -> dict[str, Any]:
 
 
 def _is_conflict(error: BaseException) -> bool:
-    return _status(error) == 412 or _code(error) in ("BlobAlreadyExists", "BlobNotFound")
+    # Not any 412: that is also the answer where somebody holds a lease on the blob.
+    return _code(error) in ("BlobAlreadyExists", "BlobNotFound", "ConditionNotMet")
 
 
 def _absent(error: Exception, path: str) -> Exception:
-    """Return FileNotFoundError where that is what the service says, else the error itself."""
-    return FileNotFoundError(f"there is no {path!r}") if _status(error) == 404 else error
+    """Return FileNotFoundError where the service says so of the blob, else the error itself."""
+    if _status(error) == 404 and _code(error) != "ContainerNotFound":
+        return FileNotFoundError(f"there is no {path!r}")
+    return error
 
 
 def _code(error: BaseException) -> str:

@@ -6,21 +6,29 @@ exactly this version, and user metadata that holds the history of the updates.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
+from secrets import token_hex
 from typing import Any, ClassVar, TypeVar
 
 import fsspec
 from fsspec.asyn import _run_coros_in_chunks, sync
 
+from pamola_dwriter import layout
 from pamola_dwriter.contracts import Versioned
+from pamola_dwriter.errors import TargetUnavailableError
 from pamola_dwriter.storage import updates
 from pamola_dwriter.storage.objects import ObjectStore
 from pamola_dwriter.storage.patience import Patience
 from pamola_dwriter.storage.updates import History, Seen
 
 _REQUESTS_AT_ONCE = 16
+
+_QUERY = re.compile(r"(?<=[^\s?])\?[\w.~%+-]+=[^\s'\"]*")
+"""That of an address, in a text."""
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -52,6 +60,27 @@ class ConditionalStore(ObjectStore):
     def atomic(self) -> bool:
         return True
 
+    def check_writable(self, path: str) -> None:
+        with self._explained("write", path), self._small_file():
+            pass
+
+    def now(self) -> float:
+        with self._explained("write", layout.STAGING), self._small_file() as probe:
+            return self._run(self._time_of(probe))
+
+    @contextmanager
+    def _small_file(self) -> Iterator[str]:
+        """Have a small file, and leave none: also not where the reply to its writing was lost."""
+        probe = layout.probe_path(token_hex(8))
+        try:
+            self._write(probe, b"probe")
+            yield probe
+        except BaseException:
+            with suppress(Exception):
+                self.remove([probe])
+            raise
+        self.remove([probe])
+
     def read_versioned(self, path: str) -> Versioned | None:
         seen = self._see(path)
         if seen.data is None or seen.version is None:
@@ -78,6 +107,10 @@ class ConditionalStore(ObjectStore):
                 return Seen()
 
     @abstractmethod
+    async def _time_of(self, path: str) -> float:
+        """Return when a file was changed last, by the clock of the store."""
+
+    @abstractmethod
     async def _get(self, path: str) -> Seen:
         """Return what stands there; FileNotFoundError if nothing does."""
 
@@ -89,7 +122,21 @@ class ConditionalStore(ObjectStore):
 
     async def _again(self, act: Callable[[], Awaitable[T]]) -> T:
         """Send a request until it is answered for good; it is one that may be sent twice."""
-        return await Patience(self._tuning.retry_seconds, self._is_transient).call_async(act)
+
+        async def once() -> T:
+            try:
+                return await act()
+            except Exception as error:
+                _hide_queries(error)  # before it is logged
+                raise
+
+        return await Patience(self._tuning.retry_seconds, self._is_transient).call_async(once)
+
+    def _unavailable(self, action: str, path: str, error: Exception) -> TargetUnavailableError:
+        _hide_queries(error)
+        failure = super()._unavailable(action, path, error)
+        _hide_queries(failure)
+        return failure
 
     def _run(self, coroutine: Awaitable[T]) -> T:
         result: T = sync(self._fs.loop, lambda: coroutine)
@@ -98,6 +145,29 @@ class ConditionalStore(ObjectStore):
     def _each(self, act: Callable[[V], Awaitable[T]], items: Iterable[V]) -> list[T]:
         """Return what `act` returns for each item, several at once."""
         return self._run(for_each(act, items))
+
+
+def _hide_queries(error: BaseException) -> None:
+    """Cut the queries off the addresses in an error and in what is behind it.
+
+    aiohttp names the whole address, and a query may hold the signature that is the credential.
+    """
+    chain = [error]
+    for each in chain:
+        each.args = tuple(_QUERY.sub("", a) if isinstance(a, str) else a for a in each.args)
+        # Those of the Azure SDK go round in circles.
+        behind = [e for e in (each.__cause__, each.__context__) if e is not None]
+        chain += [e for e in behind if all(e is not known for known in chain)]
+    for each in chain:
+        if _shows_query(each.__cause__):
+            each.__cause__ = None
+        if _shows_query(each.__context__):
+            each.__context__ = None
+
+
+def _shows_query(error: BaseException | None) -> bool:
+    """Return whether an error does so still, as one does that makes its text of something else."""
+    return error is not None and _QUERY.search(str(error)) is not None
 
 
 async def for_each(

@@ -74,10 +74,11 @@ def is_transient(error: BaseException) -> bool:
 def remedy(error: BaseException) -> str:
     """Return what a person can do about it, to be put behind a message, or an empty text."""
     for each in _causes(error):
-        number = each.errno if isinstance(each, OSError) else None
-        found = _REMEDIES.get(number or 0) or _REMEDIES.get(_status(each) or 0)
-        if found is not None:
-            return f"; {found}"
+        number = each.errno if isinstance(each, OSError) else _status(each)
+        if number is None and isinstance(each, PermissionError):  # as fsspec raises it
+            number = errno.EACCES
+        if number in _REMEDIES:
+            return f"; {_REMEDIES[number]}"
     return ""
 
 

@@ -42,6 +42,8 @@ _LOOKS = 16
 
 _OBJECT = "b/{}/o/{}"
 
+_NO_BUCKET = "there is no bucket {!r}, or not for these credentials"
+
 
 class GcsStore(ConditionalStore):
     """A task directory in a bucket."""
@@ -66,13 +68,6 @@ class GcsStore(ConditionalStore):
     def size(self, path: str) -> int:
         with self._explained("look up", path):
             return int(self._run(self._describe(path))["size"])
-
-    def now(self) -> float:
-        probe = layout.probe_path(token_hex(8))
-        with self._explained("write", probe):
-            made = self._run(self._upload(probe, b""))
-        self.remove([probe])
-        return datetime.fromisoformat(made["updated"]).timestamp()
 
     def find_staged(self, directory: str, staged: Mapping[str, str]) -> set[str]:
         places = {directory, *(token.rpartition("/")[0] for token in staged.values())}
@@ -167,8 +162,7 @@ class GcsStore(ConditionalStore):
                 **parameters,
             )
         except FileNotFoundError as error:
-            message = f"there is no bucket {bucket!r}, or not for these credentials"
-            raise FileNotFoundError(message) from error
+            raise FileNotFoundError(_NO_BUCKET.format(bucket)) from error
         return made
 
     async def _get(self, path: str) -> Seen:
@@ -185,9 +179,24 @@ class GcsStore(ConditionalStore):
             return Seen(data, generation, History.parse(kept.get(_UPDATES)))
         raise AssertionError("unreachable")
 
+    async def _time_of(self, path: str) -> float:
+        return datetime.fromisoformat((await self._describe(path))["updated"]).timestamp()
+
     async def _describe(self, path: str) -> dict[str, Any]:
-        found: dict[str, Any] = await self._call("GET", path, json_out=True)
+        try:
+            found: dict[str, Any] = await self._call("GET", path, json_out=True)
+        except FileNotFoundError:
+            await self._check_bucket()
+            raise
         return found
+
+    async def _check_bucket(self) -> None:
+        """Raise OSError if it is the bucket that is absent, which gcsfs does not tell apart."""
+        bucket, _ = self._split("")
+        try:
+            await self._fs._call("GET", "b/{}/o", bucket, maxResults="1")
+        except FileNotFoundError:
+            raise OSError(_NO_BUCKET.format(bucket)) from None
 
     async def _call(self, method: str, path: str, **parameters: Any) -> Any:
         return await self._fs._call(method, _OBJECT, *self._split(path), **parameters)

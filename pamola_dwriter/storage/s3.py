@@ -7,9 +7,10 @@ create on every server, a single conditional PUT is. So is every other single fi
 takes up to 5 GiB; a larger one has to be written as a dataset.
 
 Neither botocore nor s3fs tries anything again: how long that is done is decided in one place, so
-that it has an end. (Only aiohttp, below both, sends once more what found a kept connection closed,
-unless it is a POST; nothing turns that off.) Where one call takes many requests, each of them is tried by itself: under a
-load that refuses every tenth, no sweep or publication would ever come through as a whole.
+that it has an end. Only aiohttp, below both, sends at once a second time what met a broken
+connection, unless it is a POST; nothing turns that off. Where one call takes many requests, each of
+them is tried by itself: under a load that refuses every tenth, no sweep or publication would ever
+come through as a whole.
 """
 
 from __future__ import annotations
