@@ -1,7 +1,8 @@
 """Distributed, encrypted, all-or-nothing dataset writing for Dask.
 
 Start with :class:`DataWriter`; read back with :func:`read_dataset`, :func:`open_artifact` and
-:func:`verify`; clean up with :func:`collect_garbage`.
+:func:`verify`; clean up with :func:`collect_garbage`; change keys with
+:func:`rotate_keys`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pamola_dwriter.execution import LazyWrite, WriteFuture
 from pamola_dwriter.garbage import Garbage, GarbageReport, collect_garbage
 from pamola_dwriter.keys import EnvKey, FileKey, Passphrase, RawKey
 from pamola_dwriter.reader import decrypt, open_artifact, read_dataset
+from pamola_dwriter.rotation import RotationReport, rotate_keys
 from pamola_dwriter.spec import WriterResult
 from pamola_dwriter.streaming import WriteStream
 from pamola_dwriter.tracker import HierarchicalProgressTracker
@@ -30,6 +32,7 @@ __all__ = [
     "LazyWrite",
     "Passphrase",
     "RawKey",
+    "RotationReport",
     "VerifyReport",
     "WriteFuture",
     "WriteStream",
@@ -39,5 +42,6 @@ __all__ = [
     "describe",
     "open_artifact",
     "read_dataset",
+    "rotate_keys",
     "verify",
 ]

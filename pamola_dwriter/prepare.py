@@ -58,10 +58,11 @@ class _Lock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Base:
-    """The dataset that a write appends to."""
+    """The dataset that a write appends to, and the writes that made it."""
 
     shape: Shape
     lock: _Lock
+    writes: tuple[WriteId, ...]
 
 
 def bind(
@@ -146,11 +147,13 @@ def bind(
         if resumable
         else None,
     )
-    kept = _resume(place, run, interrupted) if spec.resume else Kept()
+    kept = _resume(place, run, interrupted, base) if spec.resume else Kept()
     return Bound(source=source, run=replace(run, resumed=len(kept.partitions)), kept=kept)
 
 
-def _resume(place: Place, run: RunSpec, interrupted: Interrupted | None) -> Kept:
+def _resume(
+    place: Place, run: RunSpec, interrupted: Interrupted | None, base: _Base | None
+) -> Kept:
     url = place.url(run.target.path)
     if interrupted is None:
         if run.append:
@@ -160,7 +163,8 @@ def _resume(place: Place, run: RunSpec, interrupted: Interrupted | None) -> Kept
             )
         logger.info("there is nothing to resume at %s; all of it is written", url)
         return Kept()
-    interrupted.check(run.fingerprint or {}, url)
+    has_committed = base is not None and run.write_id in base.writes
+    interrupted.check(run.fingerprint or {}, url, has_committed=has_committed)
     kept = interrupted.keep(place, types_are_open=bool(run.unresolved))
     logger.info(
         "resuming write %s of %s: %d of %d partitions are kept",
@@ -239,7 +243,8 @@ def _base(
         format=held.format, partition_on=held.partition_on, frame=held.frame, schema=held.schema
     )
     sealing = dataset.sealing(committed, encryption_key, client)
-    return _Base(shape=shape, lock=_Lock(sealing=sealing, key=committed.key))
+    lock = _Lock(sealing=sealing, key=committed.key)
+    return _Base(shape=shape, lock=lock, writes=held.writes)
 
 
 def _lock(

@@ -33,10 +33,15 @@ class Interrupted:
     entry: Entry
     key: Redacted | None
 
-    def check(self, fingerprint: Mapping[str, str], url: str) -> None:
-        """Raise InvalidWriteError unless the write was of the same input, schema and options."""
+    def check(self, fingerprint: Mapping[str, str], url: str, *, has_committed: bool) -> None:
+        """Raise InvalidWriteError unless the write was of the same input, schema and options.
+
+        A first append that `has_committed` is held to the input alone: the schema and options
+        come from what stands by now, and that is what it wrote.
+        """
         held = self.entry.fingerprint or {}
-        if different := [name for name in fingerprint if held.get(name) != fingerprint[name]]:
+        names = ["input"] if has_committed else list(fingerprint)
+        if different := [name for name in names if held.get(name) != fingerprint[name]]:
             raise InvalidWriteError(
                 f"the interrupted write {self.entry.write_id} of {url} differs from this one in "
                 f"its {' and '.join(different)}, so it cannot be resumed. Make the same call with "

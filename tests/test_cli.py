@@ -135,6 +135,22 @@ def test_decrypt_makes_files_that_anything_reads() -> None:
     assert_same_rows(pd.concat(map(pd.read_parquet, files)), expected)
 
 
+def test_rotate_exchanges_a_key() -> None:
+    """After a rotation the new key opens a dataset, and the one that was revoked does not."""
+    expected = make_inputs()
+    path = json.loads(write("in-*.csv", "--json", *ENV).stdout)["path"]
+    (old,) = json.loads(run("show", path, "--json").stdout)["keys"]
+    assert run("rotate", path, *ENV).exit_code == 2
+    assert run("rotate", path, *ENV, "--to", "beef" * 16).exit_code == 2
+    done = run(
+        *("rotate", path, *ENV, "--to", "env:OTHER_KEY", "--revoke", old["key_id"], "--json")
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["revoked"] == [old["key_id"]]
+    assert run("verify", path, *ENV).exit_code == 4
+    assert_same_rows(read_dataset(path, encryption_key="env:OTHER_KEY").compute(), expected)
+
+
 def test_a_single_file_shows_verifies_and_decrypts() -> None:
     """One small input becomes one file, which every command takes."""
     expected = make_inputs("parquet", files=1)

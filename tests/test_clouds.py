@@ -10,6 +10,7 @@ import logging
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -258,6 +259,41 @@ def test_one_of_many_writers_wins_each_version(place: Place, pii_key: str) -> No
 
 
 # --- each in its own way -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["abfs", "gs"])
+def test_server_that_is_away_is_given_up_in_time(
+    azure: emulators.AzureServer, gcs: emulators.GcsServer, scheme: str
+) -> None:
+    """Whatever is asked of a server that refuses connections, the error comes in time."""
+    port = servers.free_ports(1)[0]
+    server = {"abfs": azure, "gs": gcs}[scheme]
+    place = Place(f"{scheme}://lake/d", server.storage_options_by(port))
+    store = _open(place, replace(TUNING, retry_seconds=0.2))
+    calls: list[Callable[[], object]] = [
+        lambda: store.check_writable("x"),
+        lambda: store.is_file("x"),
+        lambda: store.listdir("x"),
+        lambda: store.size("x"),
+        lambda: store.read("x"),
+        lambda: store.open("x"),
+        lambda: store.read_versioned("x"),
+        lambda: store.stage(PART, pa.py_buffer(b"x"), WRITE),
+        lambda: store.publish({PART: "1"}),
+        lambda: store.put("x", b"1"),
+        lambda: store.put_if("x", b"1", None),
+        lambda: store.update("x", lambda data: b"1"),
+        lambda: store.survey(""),
+        store.now,
+        lambda: store.find_staged("output/d", {PART: "1"}),
+        lambda: store.remove(["x"]),
+        lambda: store.sweep("output/d", {WRITE}, ()),
+    ]
+    for call in calls:
+        began = time.monotonic()
+        with pytest.raises(TargetUnavailableError, match=r"given up after|Connect"):
+            call()
+        assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("scheme", ["abfs", "gs"])

@@ -29,10 +29,12 @@ from pamola_dwriter.errors import (
     WrongKeyError,
 )
 from pamola_dwriter.spec import RunSpec
+from pamola_dwriter.testing import Fault, assert_no_leftovers, inject
 from tests.gates import LET_THROUGH, ROWS, gated, make_source
 from tests.places import Place
 
 PARTITIONS = 6
+
 
 @pytest.fixture(autouse=True)
 def short_lease() -> Iterator[None]:
@@ -286,6 +288,24 @@ def test_append_is_resumed_once(
     with pytest.raises(InvalidTargetError, match="no interrupted append"):
         writer.write_dataframe(frame, "people", "parquet", append=True, resume=True)
     assert len(place.read(result.path, encryption_key=key)) == 2 * PARTITIONS * ROWS
+
+
+def test_first_append_whose_commit_was_not_heard_of_is_resumed_once(
+    place: Place, key: str | None, source: Path
+) -> None:
+    """Resuming finds that it has committed, though the dataset it was to make stands by now."""
+    frame = dd.read_parquet(source)
+    options = {"append": True, "encryption_key": key}
+    writer = place.writer()
+    with (
+        dask.config.set({"pamola-dwriter.retry-seconds": 0}),
+        inject(Fault("put_if", "lost", path="*/_manifest.json", outage=True)),
+        pytest.raises(CommitOutcomeUnknownError),
+    ):
+        writer.write_dataframe(frame, "people", "parquet", **options)
+    result = writer.write_dataframe(frame, "people", "parquet", resume=True, **options)
+    pd.testing.assert_frame_equal(place.read(result.path, encryption_key=key), expected(source))
+    assert_no_leftovers(place.root, encryption_key=key, storage_options=place.options)
 
 
 def test_first_write_without_overwriting_is_resumed(

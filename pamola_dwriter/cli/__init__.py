@@ -1,4 +1,4 @@
-"""``pamola-dwriter`` on the command line: write, show, verify, decrypt, gc.
+"""``pamola-dwriter`` on the command line: write, show, verify, decrypt, rotate, gc.
 
 Reading order: :mod:`~pamola_dwriter.cli.outcome` (exit codes and errors),
 :mod:`~pamola_dwriter.cli.options`, then one module for each kind of command.
@@ -12,6 +12,7 @@ from pamola_dwriter.bar import follow
 from pamola_dwriter.cli.cleaning import gc_command
 from pamola_dwriter.cli.outcome import EXIT_CODES, Program
 from pamola_dwriter.cli.reading import decrypt_command, show_command, verify_command
+from pamola_dwriter.cli.rotating import rotate_command
 from pamola_dwriter.cli.writing import write_command
 
 __all__ = ["follow", "main"]
@@ -27,5 +28,12 @@ def main() -> None:
     """Write datasets with Dask, encrypted and all or nothing, and read them back."""
 
 
-for _command in (write_command, show_command, verify_command, decrypt_command, gc_command):
+for _command in (
+    write_command,
+    show_command,
+    verify_command,
+    decrypt_command,
+    rotate_command,
+    gc_command,
+):
     main.add_command(_command)

@@ -26,7 +26,7 @@ def show_command(
 ) -> None:
     """Show what a dataset or single file says of itself.
 
-    Without its key an encrypted one shows only its write id and which keys open it.
+    Without its key an encrypted one shows only its write ids and which keys open it.
     """
     key = ask_keys(key_references)
     facts = describe(path, encryption_key=key, storage_options=storage_options)

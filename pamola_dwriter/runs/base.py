@@ -173,8 +173,10 @@ class Run(ABC):
             logger.warning("%s failed and could not be swept: %s", self._title, failure)
 
     def _unknown(self, error: Exception) -> CommitOutcomeUnknownError:
+        # What other libraries say may quote data.
+        reason = error if isinstance(error, DataWriteError) else type(error).__name__
         return CommitOutcomeUnknownError(
-            f"{self._title} broke off ({type(error).__name__}) and it could not be found out "
+            f"{self._title} broke off ({reason}) and it could not be found out "
             "whether it was committed; nothing was deleted. `pamola-dwriter show` tells which "
             "writes the version has that stands; if this is not among them, the same call with "
             "resume=True goes on with it"

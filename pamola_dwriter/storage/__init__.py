@@ -98,7 +98,7 @@ def open_store(root: str, storage_options: Redacted, tuning: Tuning) -> Store:
     opened: Store = store(file_system, path, tuning)
     for wrap in WRAPPERS:
         opened = wrap(opened)
-    return RetryingStore(opened, tuning.retry_seconds) if tuning.retry_seconds else opened
+    return RetryingStore(opened, tuning.retry_seconds)
 
 
 def open_target(spec: RunSpec) -> Store:

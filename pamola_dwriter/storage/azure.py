@@ -231,7 +231,8 @@ class AzureStore(ConditionalStore):
         try:
             lists = await self._again(partial(self._blob(path).get_block_list, "all", **options))
         except Exception as error:
-            raise _absent(error, path) from error
+            _raise_if_absent(error, path)
+            raise
         committed, uncommitted = ({block.id for block in blocks} for blocks in lists)
         return committed, uncommitted
 
@@ -240,7 +241,8 @@ class AzureStore(ConditionalStore):
             stream = await self._blob(path).download_blob()
             data = await stream.readall()
         except Exception as error:
-            raise _absent(error, path) from error
+            _raise_if_absent(error, path)
+            raise
         history = History.parse(_metadata(stream.properties).get(_UPDATES))
         return Seen(data, stream.properties.etag, history)
 
@@ -251,7 +253,8 @@ class AzureStore(ConditionalStore):
         try:
             return await self._blob(path).get_blob_properties()
         except Exception as error:
-            raise _absent(error, path) from error
+            _raise_if_absent(error, path)
+            raise
 
     async def _list(self, path: str, *, uncommitted: bool = False) -> list[Any]:
         container, _ = self._split(path)
@@ -318,11 +321,10 @@ def _is_conflict(error: BaseException) -> bool:
     return _code(error) in ("BlobAlreadyExists", "BlobNotFound", "ConditionNotMet")
 
 
-def _absent(error: Exception, path: str) -> Exception:
-    """Return FileNotFoundError where the service says so of the blob, else the error itself."""
+def _raise_if_absent(error: Exception, path: str) -> None:
+    """Raise FileNotFoundError where the service says so of the blob."""
     if _status(error) == 404 and _code(error) != "ContainerNotFound":
-        return FileNotFoundError(f"there is no {path!r}")
-    return error
+        raise FileNotFoundError(f"there is no {path!r}") from error
 
 
 def _code(error: BaseException) -> str:

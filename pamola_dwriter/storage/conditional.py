@@ -155,7 +155,7 @@ def _hide_queries(error: BaseException) -> None:
     chain = [error]
     for each in chain:
         each.args = tuple(_QUERY.sub("", a) if isinstance(a, str) else a for a in each.args)
-        # Those of the Azure SDK go round in circles.
+        # The links may go round in a circle.
         behind = [e for e in (each.__cause__, each.__context__) if e is not None]
         chain += [e for e in behind if all(e is not known for known in chain)]
     for each in chain:
