@@ -27,6 +27,7 @@ import psutil
 import pytest
 from distributed import Client
 from distributed.chaos import KillWorker
+from jupyter_client.manager import start_new_kernel
 
 from deploy.local import servers
 from deploy.local.proxy import Line, proxy
@@ -416,9 +417,7 @@ def test_notebook_cell_interrupted(
 @contextmanager
 def notebook(environment: dict[str, str]) -> Iterator[tuple[Any, Callable[[], None]]]:
     """Run the kernel of a notebook; yield its client, and what its stop button does."""
-    manager_module = pytest.importorskip("jupyter_client.manager")
-    pytest.importorskip("ipykernel")
-    manager, kernel = manager_module.start_new_kernel(env=environment)
+    manager, kernel = start_new_kernel(env=environment)
     try:
         yield kernel, manager.interrupt_kernel
     finally:

@@ -147,7 +147,11 @@ class Run:
     def _strike_committer(self, draw: float) -> bool:
         deadline = time.monotonic() + 5
         while self._goes_on() and time.monotonic() < deadline:
-            if address := _committer(self._world.client.processing()):
+            try:
+                address = _committer(self._world.client.processing())
+            except OSError:  # the scheduler was killed before
+                return False
+            if address:
                 time.sleep(draw / 3)  # it takes about as long
                 return self._kill(address)
             time.sleep(_POLL)

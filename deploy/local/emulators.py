@@ -145,12 +145,12 @@ def gcs_server(*, bucket: str = "lake") -> Iterator[GcsServer]:
 def _running(
     command: Sequence[str], environment: Mapping[str, str], log: Path, ready: Callable[[], bool]
 ) -> Iterator[None]:
-    process = servers._spawn(command, log, environment)
+    process = servers.spawn(command, log, environment)
     try:
-        servers._wait_until(ready, Path(command[0]).name, process, log)
+        servers.wait_until(ready, Path(command[0]).name, process, log)
         yield
     finally:
-        servers._kill_group(process)
+        servers.kill_group(process)
 
 
 def _install_azurite() -> Path:

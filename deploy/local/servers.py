@@ -110,7 +110,7 @@ class S3Server:
     def kill(self) -> None:
         """End the server as a power cut would: SIGKILL, nothing flushed."""
         if self.process is not None:
-            _kill_group(self.process)
+            kill_group(self.process)
             self.process = None
 
     def restart(self) -> None:
@@ -125,9 +125,9 @@ class S3Server:
             self.process = None
 
     def _start_once(self) -> None:
-        self.process = _spawn(self._command(), self.log, self._environment())
+        self.process = spawn(self._command(), self.log, self._environment())
         try:
-            _wait_until(self._is_ready, "the S3 server", self.process, self.log)
+            wait_until(self._is_ready, "the S3 server", self.process, self.log)
         except BaseException:
             self.kill()
             raise
@@ -269,12 +269,12 @@ class Cluster:
 
     def kill_scheduler(self) -> None:
         """SIGKILL the scheduler, which nobody restarts; its workers end some time later."""
-        _kill_group(self.processes[0])
+        kill_group(self.processes[0])
 
     def kill(self) -> None:
         """SIGKILL scheduler, nannies and workers."""
         for process in self.processes:
-            _kill_group(process)
+            kill_group(process)
 
     def wait_for_workers(self) -> None:
         """Wait until as many workers as asked for are registered."""
@@ -364,7 +364,7 @@ def _start_scheduler(
         # The scheduler's HTTP server runs in any case, by default on port 8787.
         *("--dashboard-address", f"{HOST}:0", "--dashboard" if dashboard else "--no-dashboard"),
     ]
-    return _spawn(command, run / "scheduler.log", environment)
+    return spawn(command, run / "scheduler.log", environment)
 
 
 def _start_workers(
@@ -376,7 +376,7 @@ def _start_workers(
         # Without an address the HTTP server of each worker listens on every interface.
         *("--nanny", "--dashboard-address", f"{HOST}:0", "--local-directory", str(run / "workers")),
     ]
-    return _spawn(command, run / "workers.log", environment)
+    return spawn(command, run / "workers.log", environment)
 
 
 def _await_scheduler(run: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -388,7 +388,7 @@ def _await_scheduler(run: Path, process: subprocess.Popen[bytes]) -> dict[str, A
             identity.update(json.loads((run / "scheduler.json").read_text()))
         return bool(identity)
 
-    _wait_until(known, "the Dask scheduler", process, run / "scheduler.log")
+    wait_until(known, "the Dask scheduler", process, run / "scheduler.log")
     return identity
 
 
@@ -400,7 +400,7 @@ def _await_workers(
         def registered() -> bool:
             return len(client.scheduler_info(n_workers=-1)["workers"]) >= n_workers
 
-        _wait_until(registered, "the Dask workers", process, run / "workers.log")
+        wait_until(registered, "the Dask workers", process, run / "workers.log")
 
 
 def _connect(address: str) -> Client:
@@ -408,7 +408,7 @@ def _connect(address: str) -> Client:
     return Client(address, set_as_default=False, timeout=START_SECONDS)
 
 
-def _spawn(
+def spawn(
     command: Sequence[str], log: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
     """Start in a session of its own: Ctrl-C reaches us alone, and we end the whole group."""
@@ -423,9 +423,10 @@ def _spawn(
         )
 
 
-def _wait_until(
+def wait_until(
     ready: Callable[[], bool], what: str, process: subprocess.Popen[bytes], log: Path
 ) -> None:
+    """Wait for a server; ServerStartError, with the end of its log, if it does not get ready."""
     deadline = time.monotonic() + START_SECONDS
     while not ready():
         if process.poll() is not None:
@@ -439,10 +440,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
-    _kill_group(process)
+    kill_group(process)
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the group, also children whose leader has already ended."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
