@@ -18,8 +18,9 @@ help:
 demo: $(READY)
 	@$(BIN)/python -m deploy.local.demo
 
+# Two at a time: most tests wait, for a server, a worker or a clock.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import sys
@@ -83,6 +84,7 @@ class Totals:
 def main() -> int:
     """Run the soak named by the command line; return its exit code."""
     arguments = _parse()
+    logging.getLogger("pamola_dwriter").setLevel(logging.CRITICAL)  # failures are the point here
     stores = ("posix", "s3") if arguments.store == "both" else (arguments.store,)
     totals = soak(arguments.seed, range(arguments.first, arguments.first + arguments.runs), stores)
     print("\n".join(totals.lines()))
