@@ -351,7 +351,12 @@ def program(name: str) -> str:
 
 def _dask_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Whatever can be imported here can be imported there: functions travel by their names."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **extra}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **extra}
+    if sys.version_info < (3, 12):
+        # Sampling the threads can hang the interpreter for good (python/cpython#106883, and
+        # dask/distributed#8616, which the worker's profiler still does every 10 ms).
+        environment["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "false"
+    return environment
 
 
 def _start_scheduler(
