@@ -100,6 +100,7 @@ def interrupt(
             place.writer().write_dataframe(frame, "people", "parquet", **options)
 
 
+@pytest.mark.slow
 def test_killed_client_is_resumed(place: Place, key: str | None, source: Path) -> None:
     """After SIGKILL of the writing process only what it had not staged is computed again."""
     process = start_elsewhere(place, source, encryption_key=key)
@@ -117,6 +118,7 @@ def test_killed_client_is_resumed(place: Place, key: str | None, source: Path) -
     place.assert_no_leftovers(result.write_id)
 
 
+@pytest.mark.slow
 def test_write_under_way_is_not_resumed(place: Place, source: Path) -> None:
     """As long as the other client lives it cannot be resumed, and it commits undisturbed."""
     # Not so short that a machine under load is taken for dead.
@@ -129,6 +131,7 @@ def test_write_under_way_is_not_resumed(place: Place, source: Path) -> None:
     assert len(place.read(f"{place.root}/output/people")) == PARTITIONS * ROWS
 
 
+@pytest.mark.slow
 def test_lost_cluster_is_resumed_on_another(place: Place, source: Path) -> None:
     """After the scheduler and all workers were lost, another cluster does the rest."""
     with (
