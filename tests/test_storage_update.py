@@ -258,7 +258,7 @@ def test_fault_of_a_put_counts_once(
 
 def _count(store: Store) -> None:
     """Add one to a number, like another process: without the turns that threads take."""
-    store._update(FILE, lambda data: b"%d" % (int(data or 0) + 1))  # type: ignore[attr-defined]
+    store._store._update(FILE, lambda data: b"%d" % (int(data or 0) + 1))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("fault", "others"), [("lose", updates.KEPT), ("500", 2)])
