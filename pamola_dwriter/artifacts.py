@@ -12,6 +12,7 @@ from functools import partial
 
 from pamola_dwriter import envelope, keys, manifest
 from pamola_dwriter.contracts import KeyProvider, VersionConflict
+from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
     DataReadError,
@@ -39,6 +40,22 @@ class _Lock:
     keyed_by: WriteId
     wrapped: tuple[WrappedKey, ...]
 
+    def seal(self, data: bytes, file_name: str, write_id: WriteId) -> bytes:
+        held = FileKeys(write_id=write_id, keyed_by=self.keyed_by, wrapped=self.wrapped)
+        header = file_header(file_name, held)
+        sealed: bytes = envelope.seal(data, self.dataset_key.reveal(), header).to_pybytes()
+        return sealed
+
+
+@dataclass(frozen=True, slots=True)
+class _AgeLock:
+    """The public keys that an age file is encrypted to."""
+
+    recipients: tuple[str, ...]
+
+    def seal(self, data: bytes, file_name: str, write_id: WriteId) -> bytes:
+        return agefile.encrypt(data, self.recipients)
+
 
 def put_artifact(
     place: Place, wanted: Wanted, data: bytes, providers: Providers, *, format_name: str
@@ -63,7 +80,7 @@ def put_artifact(
                 continue  # by somebody who was faster, at that very time
             raise
         write_id = WriteId(secrets.token_hex(8))
-        stored = _seal(data, _new_lock(providers, write_id), named, write_id)
+        stored = _seal(data, _new_lock(named, providers, write_id), named, write_id)
         try:
             _put(place, named, stored)
         except VersionConflict:
@@ -86,8 +103,9 @@ def update_artifact(
 ) -> WriterResult:
     """Replace a file by what `change` makes of its plain bytes, losing nobody else's change.
 
-    `change` gets None for a file that is not there yet. Of an encrypted file, all keys that
-    open it go on doing so.
+    `change` gets None for a file that is not there yet. Of a sealed file, all keys that open it
+    go on doing so; an age file, which does not say who opens it, is encrypted anew to the public
+    keys among `providers`.
 
     Raises
     ------
@@ -104,9 +122,9 @@ def update_artifact(
 
     def change_stored(stored: bytes | None) -> bytes:
         _check_other_form(place, wanted)  # now that nobody else can change this one
-        lock, plain = _open(stored, providers) if stored is not None else (None, None)
-        if lock is None:
-            lock = _new_lock(providers, write_id)
+        if stored is None:
+            return _seal(change(None), _new_lock(wanted, providers, write_id), wanted, write_id)
+        lock, plain = _open(stored, wanted, providers)
         return _seal(change(plain), lock, wanted, write_id)
 
     stored = place.store.update(wanted.file, change_stored)
@@ -114,15 +132,21 @@ def update_artifact(
 
 
 def _check_other_form(place: Place, wanted: Wanted) -> None:
-    if not place.store.is_file(wanted.other_file):
-        return
-    url = place.url(wanted.other_file)
-    if wanted.encrypted:
+    for way, file in wanted.other_files.items():
+        if not place.store.is_file(file):
+            continue
+        url = place.url(file)
+        if way is None:
+            raise InvalidTargetError(
+                f"{url} is not encrypted; leave encryption_key out to add to it, or write it anew "
+                "with the key"
+            )
+        if wanted.sealed_as is None:
+            raise MissingKeyError(f"{url} is encrypted; give its encryption_key")
         raise InvalidTargetError(
-            f"{url} is not encrypted; leave encryption_key out to add to it, or write it anew "
-            "with the key"
+            f"{url} is encrypted in another way than this writer does it; add to it with a writer "
+            "of its encryption_mode, or write it anew"
         )
-    raise MissingKeyError(f"{url} is encrypted; give its encryption_key")
 
 
 def _put(place: Place, wanted: Wanted, stored: bytes) -> None:
@@ -158,26 +182,27 @@ def _remove(place: Place, supersedes: tuple[str, ...]) -> None:
         logger.warning("written, but an earlier version could not be removed: %s", error)
 
 
-def _new_lock(providers: Providers, write_id: WriteId) -> _Lock | None:
-    if not providers:
+def _new_lock(wanted: Wanted, providers: Providers, write_id: WriteId) -> _Lock | _AgeLock | None:
+    if wanted.sealed_as is None:
         return None
+    if wanted.sealed_as == "age":
+        return _AgeLock(keys.age_recipients(providers))
     dataset_key = secrets.token_bytes(32)
     wrapped = keys.wrap_all(providers, dataset_key, manifest.key_context(write_id))
     return _Lock(dataset_key=Redacted(dataset_key), keyed_by=write_id, wrapped=wrapped)
 
 
-def _seal(data: bytes, lock: _Lock | None, wanted: Wanted, write_id: WriteId) -> bytes:
-    if lock is None:
-        return data
-    held = FileKeys(write_id=write_id, keyed_by=lock.keyed_by, wrapped=lock.wrapped)
-    header = file_header(wanted.file.rpartition("/")[2], held)
-    sealed: bytes = envelope.seal(data, lock.dataset_key.reveal(), header).to_pybytes()
-    return sealed
+def _seal(data: bytes, lock: _Lock | _AgeLock | None, wanted: Wanted, write_id: WriteId) -> bytes:
+    return data if lock is None else lock.seal(data, wanted.file.rpartition("/")[2], write_id)
 
 
-def _open(stored: bytes, providers: Providers) -> tuple[_Lock | None, bytes]:
-    if not providers:
+def _open(
+    stored: bytes, wanted: Wanted, providers: Providers
+) -> tuple[_Lock | _AgeLock | None, bytes]:
+    if wanted.sealed_as is None:
         return None, stored
+    if wanted.sealed_as == "age":
+        return _AgeLock(keys.age_recipients(providers)), keys.open_age(providers, stored)
     try:
         held = parse_file_header(envelope.read_header(partial(_slice, stored)).fields)
         key = keys.unwrap_any(providers, held.wrapped, manifest.key_context(held.keyed_by))
@@ -205,7 +230,7 @@ def _result(
         rows=None,
         partitions=1,
         write_id=write_id,
-        encrypted=wanted.encrypted,
+        encrypted=wanted.sealed_as is not None,
         manifest=None,
         checksum=f"sha256:{hashlib.sha256(stored).hexdigest()}",
     )

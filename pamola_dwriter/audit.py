@@ -87,9 +87,8 @@ def describe(
         "keys": [{"method": key.method, "key_id": key.key_id} for key in found.wrapped],
     }
     if isinstance(found, Artifact):
-        encrypted = found.header is not None
-        facts |= {"encrypted": encrypted, "size_bytes": found.size}
-        return facts | ({"write_id": found.write_id} if encrypted else {})
+        facts |= {"encrypted": found.encrypted, "size_bytes": found.size}
+        return facts | ({} if found.write_id is None else {"write_id": found.write_id})
     return facts | _describe_dataset(found, encryption_key)
 
 
@@ -158,7 +157,7 @@ def _unlisted(dataset: Dataset, committed: Committed) -> list[str]:
 
 def _verify_artifact(artifact: Artifact, encryption_key: Any) -> VerifyReport:
     with artifact.open(encryption_key) as file:
-        if artifact.header is None:
+        if not artifact.encrypted:
             raise DataReadError(
                 f"{artifact.root} is a plain single file, with nothing beside it to be checked "
                 "against; compare its SHA-256 with the checksum of its WriterResult"

@@ -16,18 +16,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
 from pamola_dwriter.errors import InvalidNameError
-from pamola_dwriter.spec import Attempt, PartitionValues, WriteId
+from pamola_dwriter.spec import Attempt, PartitionValues, SealedAs, WriteId
 
 MANIFEST = "_manifest.json"
 STAGING = "_staging"
 FOLDERS = ("output", "dictionaries", "logs", "visualizations")
 """Standard folders of a task directory; metrics and single figures lie in its root."""
 
-SEALED_EXTENSION = "pdw"
+SEALED_EXTENSION: SealedAs = "pdw"
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 MAX_NAME_BYTES = 200
 _COMMIT_FILES = frozenset({MANIFEST, f"{MANIFEST}.lock"})
@@ -194,6 +194,12 @@ def parse_hive_directory(directory: str) -> PartitionValues:
     return tuple(
         (unquote(column), None if value == HIVE_NULL else unquote(value)) for column, value in pairs
     )
+
+
+def plain_name(path: str) -> str:
+    """Return a path without the extension that it has for being encrypted."""
+    stem, _, extension = path.rpartition(".")
+    return stem if extension in get_args(SealedAs) else path
 
 
 def part_table_name(write_id: WriteId, attempt: Attempt, extension: str) -> str:

@@ -66,6 +66,8 @@ class Manifest:
     retired : mapping of str to datetime
         The writes whose parts it replaced, and those replaced before it that are still retained
         (``retain-seconds``); their files may stand beside the parts until a later commit.
+    age_recipients : tuple of str
+        Public keys that every part is encrypted to as an age file; none for the sealed format.
     """
 
     write_id: WriteId
@@ -80,6 +82,7 @@ class Manifest:
     retired: Retired = field(default_factory=dict)
     parts: tuple[PartRecord, ...] = ()
     part_table: PartTable | None = None
+    age_recipients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +157,8 @@ def dump_body(manifest: Manifest) -> bytes:
         "retired": _retired_to_json(manifest.retired),
         "parts": [_part_to_json(part) for part in manifest.parts],
     }
+    if manifest.age_recipients:
+        body["age_recipients"] = list(manifest.age_recipients)
     if manifest.part_table is not None:
         table = manifest.part_table
         body["part_table"] = {
@@ -189,6 +194,7 @@ def parse_body(write_id: WriteId, data: bytes | Mapping[str, Any]) -> Manifest:
             retired=_parse_retired(body.get("retired", {})),
             parts=tuple(_part_from_json(part) for part in body["parts"]),
             part_table=None if table is None else PartTable(**table),
+            age_recipients=tuple(body.get("age_recipients", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException, OSError) as error:
         raise IntegrityError(f"the manifest is damaged: {type(error).__name__}") from None

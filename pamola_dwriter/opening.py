@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ from pamola_dwriter import envelope, keys, layout, manifest, storage
 from pamola_dwriter.cluster import current_client
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.dataset import Committed, open_committed
+from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import (
     DataReadError,
     IntegrityError,
@@ -103,24 +104,31 @@ class Dataset:
         """Return how workers get at the key of the dataset; None if it is plain."""
         if committed.key is None:
             return None
-        return choose_sealing(
+        sealing = choose_sealing(
             client,
             keys.resolve(encryption_key),
             _wrapped_keys(committed.shown),
             committed.key.reveal(),
             committed.shown.keyed_by,
         )
+        return replace(sealing, age_recipients=committed.manifest.age_recipients)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A single file; `header` is None if it is not sealed."""
+    """A single file; `header` is None if it is not in the sealed format."""
 
     root: str
     name: str
     store: Store
     size: int
     header: envelope.SealedHeader | None
+    is_age: bool
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it takes a key to open it."""
+        return self.is_age or self.header is not None
 
     @property
     def keys(self) -> FileKeys | None:
@@ -152,6 +160,8 @@ class Artifact:
 
     def open(self, encryption_key: Any) -> BinaryIO:
         """Open the plain bytes; errors as :meth:`Dataset.open`."""
+        if self.is_age:
+            return io.BytesIO(self._open_age(encryption_key))
         held = self.keys
         if self.header is None or held is None:
             _refuse_downgrade(self.root, encryption_key)
@@ -160,6 +170,12 @@ class Artifact:
         read = partial(self.store.read, self.name)
         reader = envelope.SealedReader(read, self.size, key, self.header)
         return io.BufferedReader(reader, buffer_size=2**23)
+
+    def _open_age(self, encryption_key: Any) -> bytes:
+        if encryption_key is None:
+            raise MissingKeyError(f"{self.root} is an age file; give an identity that opens it")
+        providers = keys.resolve(encryption_key)
+        return keys.open_age(providers, self.store.read(self.name))
 
 
 def find(path: PathLike, storage_options: Mapping[str, Any] | None) -> Dataset | Artifact:
@@ -220,10 +236,17 @@ def _find_artifact(root: str, options: Redacted) -> Artifact:
     if not store.is_file(name):
         raise absent
     size = store.size(name)
-    magic = store.read(name, 0, min(size, len(envelope.MAGIC)))
-    sealed = magic == envelope.MAGIC
+    head = store.read(name, 0, min(size, len(agefile.MAGIC)))
+    sealed = head.startswith(envelope.MAGIC)
     header = envelope.read_header(partial(store.read, name)) if sealed else None
-    return Artifact(root=root, name=name, store=store, size=size, header=header)
+    return Artifact(
+        root=root,
+        name=name,
+        store=store,
+        size=size,
+        header=header,
+        is_age=head.startswith(agefile.MAGIC),
+    )
 
 
 def _wrapped_keys(shown: Envelope) -> tuple[WrappedKey, ...]:

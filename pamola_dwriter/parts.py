@@ -16,12 +16,14 @@ import pyarrow as pa
 from pamola_dwriter import envelope, formats, layout, manifest, sealing, storage
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.dataset import names_write
+from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import (
     DataReadError,
     DatasetReplacedError,
     IntegrityError,
     PamolaWriterError,
 )
+from pamola_dwriter.keys.age import dataset_identity
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, Tuning, WriteId
 
 _STRIDE = 64 * 2**20
@@ -84,11 +86,14 @@ def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO
     Parameters
     ----------
     ranged : bool
-        Fetch only the byte ranges that are read; else fetch the part whole, at once.
+        Fetch only the byte ranges that are read; else fetch the part whole, at once, as an age
+        file always is.
     """
     store = source.store()
     if source.sealing is None:
         return store.open(part.path) if ranged else io.BytesIO(store.read(part.path))
+    if source.sealing.age_recipients:
+        return io.BytesIO(_decrypted(part, source.sealing, store.read(part.path)))
     read = partial(store.read, part.path)
     if not ranged:
         read = partial(_slice, read())
@@ -164,6 +169,13 @@ def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.Seale
     expect = manifest.sealed_header(_made_by(part, source), "part", part.path)
     header.check(expect | {"partition": part.partition})
     return envelope.SealedReader(read, part.size_bytes, key, header)
+
+
+def _decrypted(part: PartRecord, used: Sealing, data: bytes) -> bytes:
+    # Only the digest in the sealed manifest tells whether an age file is the one written here.
+    if hashlib.sha256(data).hexdigest() != part.sha256:
+        raise IntegrityError("it was altered: its SHA-256 differs")
+    return agefile.decrypt(data, dataset_identity(sealing.open_sealing(used)))
 
 
 def _slice(data: bytes, start: int | None, end: int | None) -> bytes:

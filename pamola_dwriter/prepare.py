@@ -6,7 +6,7 @@ import logging
 import secrets
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import dask.dataframe as dd
 import pandas as pd
@@ -23,13 +23,14 @@ from pamola_dwriter.errors import (
 )
 from pamola_dwriter.frames import as_frame, has_index
 from pamola_dwriter.graph import Source
+from pamola_dwriter.keys.age import AgeIdentity, dataset_identity
 from pamola_dwriter.opening import find_dataset
 from pamola_dwriter.paths import Place
 from pamola_dwriter.records import Kept
 from pamola_dwriter.resuming import Interrupted, find_interrupted, fingerprint
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.shapes import Shape, fit, shape_of
-from pamola_dwriter.spec import Redacted, RunSpec, Sealing, Target, WriteId, WriteSpec
+from pamola_dwriter.spec import Redacted, RunSpec, SealedAs, Sealing, Target, WriteId, WriteSpec
 from pamola_dwriter.targets import Wanted, check_directory, check_file, holds_dataset
 from pamola_dwriter.transit import choose_sealing
 
@@ -54,6 +55,11 @@ class _Lock:
 
     def reveal(self) -> bytes | None:
         return None if self.key is None else self.key.reveal()
+
+    @classmethod
+    def of_age_file(cls, write_id: WriteId, recipients: tuple[str, ...]) -> Self:
+        """Return the lock of a single age file, which holds no key of ours."""
+        return cls(sealing=Sealing(wrapped=(), keyed_by=write_id, age_recipients=recipients))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +128,11 @@ def bind(
         )
     if spec.resume and resumable:
         interrupted = find_interrupted(place, wanted.directory, providers, settings.tuning)
-    lock = base.lock if base else _lock(providers, client, write_id, interrupted)
+    recipients = spec.age_recipients
+    if single_file and recipients:
+        lock = _Lock.of_age_file(write_id, recipients)
+    else:
+        lock = base.lock if base else _lock(providers, client, write_id, interrupted, recipients)
     run = RunSpec(
         write_id=interrupted.entry.write_id if interrupted else write_id,
         target=Target(
@@ -200,11 +210,12 @@ def _partitions(
 
 
 def _wanted(place: Place, spec: WriteSpec, *, encrypted: bool) -> Wanted:
+    way: SealedAs = "age" if spec.age_recipients else "pdw"
     return Wanted(
         name=spec.name,
         subdir=spec.subdir,
         extension=formats.get(spec.format.name).extension(spec.format),
-        encrypted=encrypted,
+        sealed_as=way if encrypted else None,
         timestamp_in_name=spec.timestamp_in_name,
         overwrite=spec.overwrite,
         adds=spec.append,
@@ -252,6 +263,7 @@ def _lock(
     client: Client | None,
     write_id: WriteId,
     interrupted: Interrupted | None,
+    age_recipients: tuple[str, ...],
 ) -> _Lock:
     if not providers:
         return _Lock()
@@ -263,4 +275,7 @@ def _lock(
         dataset_key, keyed_by = secrets.token_bytes(32), write_id
         wrapped = keys.wrap_all(providers, dataset_key, manifest.key_context(write_id))
     sealing = choose_sealing(client, providers, wrapped, dataset_key, keyed_by)
+    if age_recipients:
+        own = AgeIdentity(dataset_identity(dataset_key)).age_recipient
+        sealing = replace(sealing, age_recipients=(*age_recipients, own))
     return _Lock(sealing=sealing, key=Redacted(dataset_key))

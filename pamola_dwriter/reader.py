@@ -152,7 +152,7 @@ def _copy_parts(dataset: Dataset, encryption_key: Any, folder: Path) -> list[str
     folder.mkdir(parents=True)
     names = []
     for part in committed.parts:
-        name = part.path.removesuffix(f".{layout.SEALED_EXTENSION}").rpartition("/")[2]
+        name = layout.plain_name(part.path).rpartition("/")[2]
         names.append(layout.join(layout.hive_directory(part.values), name))
         with naming_part(part, source):
             _copy(open_part(source, part, ranged=True), folder / names[-1])

@@ -170,7 +170,13 @@ def drop_strays(
 
 
 def check_request(
-    name: object, format_name: object, subdir: object, options: WriteOptions, **flags: bool
+    name: object,
+    format_name: object,
+    subdir: object,
+    options: WriteOptions,
+    *,
+    timestamp_in_name: bool,
+    overwrite: bool,
 ) -> WriteSpec:
     """Return what was asked, or say what is wrong with it.
 
@@ -180,8 +186,14 @@ def check_request(
         A name, the format or an option is wrong.
     """
     append, resume = options.get("append", False), options.get("resume", False)
-    named = {**flags, "append": append, "resume": resume, "write_index": options.get("write_index")}
-    for flag, value in named.items():
+    flags = {
+        "timestamp_in_name": timestamp_in_name,
+        "overwrite": overwrite,
+        "append": append,
+        "resume": resume,
+        "write_index": options.get("write_index"),
+    }
+    for flag, value in flags.items():
         check_flag(flag, value)
     spec = WriteSpec(
         name=layout.check_name(name),
@@ -195,7 +207,8 @@ def check_request(
         append=bool(append),
         resume=bool(resume),
         given=frozenset(name for name, value in options.items() if value is not None),
-        **flags,
+        timestamp_in_name=timestamp_in_name,
+        overwrite=overwrite,
     )
     if spec.append and (spec.single_file is True or spec.timestamp_in_name):
         raise InvalidWriteError("append=True excludes single_file=True and timestamp_in_name")

@@ -119,6 +119,7 @@ def fingerprint(
         "options": [
             *(shape.format.name, shape.format.compression, shape.format.row_group_size),
             *(dict(shape.format.options), shape.partition_on, spec.append),
+            *spec.age_recipients,
         ],
     }
     return {name: _digest(json.dumps(facts, default=str), key) for name, facts in kinds.items()}

@@ -21,6 +21,10 @@ from upath import UPath
 WriteId = NewType("WriteId", str)
 """Identity of one call: 16 lowercase hex digits, in the name of every part it makes."""
 
+SealedAs = Literal["pdw", "age"]
+"""What encrypted files are: in the sealed format of this package, or age files. The value is also
+the extension of their names."""
+
 Attempt = NewType("Attempt", str)
 """Identity of one execution of one part's tasks: 8 lowercase hex digits."""
 
@@ -85,6 +89,8 @@ class WriteSpec:
     ----------
     given : frozenset of str
         Options that the caller named, rather than leaving them to their defaults.
+    age_recipients : tuple of str
+        Public keys to encrypt to as age files; none for the sealed format, or a plain write.
     """
 
     name: str
@@ -100,6 +106,7 @@ class WriteSpec:
     target_part_size: int | None = None
     schema: pa.Schema | None = None
     given: frozenset[str] = frozenset()
+    age_recipients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,20 +132,29 @@ class WrappedKey:
 class Sealing:
     """How the parts of one write are encrypted, and how a worker gets at the key.
 
-    Exactly one of `provider` and `dataset_key` is set: a worker either resolves the
-    provider itself, or is handed the key in a redacted value over a link that was checked.
+    At most one of `provider` and `dataset_key` is set: a worker either resolves the
+    provider itself, or is handed the key in a redacted value over a link that was checked. A
+    single age file has neither: it is encrypted to public keys alone.
 
     Attributes
     ----------
     keyed_by : str
         The write whose id the wrapped keys are bound to: the first of a dataset, which those
         that append to it share the key with.
+    age_recipients : tuple of str
+        Public keys that every part is encrypted to as an age file; none for the sealed format.
     """
 
     wrapped: tuple[WrappedKey, ...]
     keyed_by: WriteId
     provider: str | None = None
     dataset_key: Redacted | None = None
+    age_recipients: tuple[str, ...] = ()
+
+    @property
+    def sealed_as(self) -> SealedAs:
+        """What the parts are."""
+        return "age" if self.age_recipients else "pdw"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import get_args
 
 from pamola_dwriter import layout, manifest
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import DataReadError, InvalidTargetError, TargetExistsError
 from pamola_dwriter.paths import Place
+from pamola_dwriter.spec import SealedAs
 
 _DRAWN_KEPT = 10_000
 _drawn: OrderedDict[str, None] = OrderedDict()
@@ -26,8 +28,8 @@ class Wanted:
     ----------
     extension : str
         Of the single file, or of the parts; without a leading dot.
-    encrypted : bool
-        Whether a single file gets the extension of the sealed format too.
+    sealed_as : str or None
+        How a single file is encrypted, which adds an extension to its name; None if it is not.
     adds : bool
         Whether the write adds to what stands there, rather than replacing it.
     resumes : bool
@@ -37,7 +39,7 @@ class Wanted:
     name: str
     subdir: str
     extension: str
-    encrypted: bool
+    sealed_as: SealedAs | None
     timestamp_in_name: bool = False
     overwrite: bool = True
     adds: bool = False
@@ -57,7 +59,7 @@ class Wanted:
                 name=name,
                 subdir=self.subdir,
                 extension=self.extension,
-                encrypted=self.encrypted,
+                sealed_as=self.sealed_as,
                 overwrite=False,
             )
             if not stamped.is_taken(place.store) and _draw(place.url(stamped.directory)):
@@ -72,24 +74,21 @@ class Wanted:
     @property
     def file(self) -> str:
         """The single file of this name."""
-        return self._sealed_file if self.encrypted else self._plain_file
+        return self._files[self.sealed_as]
 
     @property
-    def other_file(self) -> str:
-        """The single file that the name has with encryption if it is plain, and vice versa."""
-        return self._plain_file if self.encrypted else self._sealed_file
+    def other_files(self) -> dict[SealedAs | None, str]:
+        """The single files that the name has when encrypted in another way, by that way."""
+        return {way: file for way, file in self._files.items() if way != self.sealed_as}
 
     @property
-    def _plain_file(self) -> str:
-        return f"{self.directory}.{self.extension}"
-
-    @property
-    def _sealed_file(self) -> str:
-        return f"{self._plain_file}.{layout.SEALED_EXTENSION}"
+    def _files(self) -> dict[SealedAs | None, str]:
+        plain = f"{self.directory}.{self.extension}"
+        return {None: plain} | {way: f"{plain}.{way}" for way in get_args(SealedAs)}
 
     def is_taken(self, store: Store) -> bool:
         """Return whether anything bears this name, in whatever form."""
-        files = (self.file, self.other_file)
+        files = self._files.values()
         return any(map(store.is_file, files)) or bool(store.listdir(self.directory))
 
 
@@ -124,7 +123,7 @@ def check_file(place: Place, wanted: Wanted) -> tuple[str, ...]:
             f"{place.url(wanted.directory)} is a dataset of that name, which one file would leave "
             "standing; pass single_file=False to overwrite it, or choose another name"
         )
-    return _superseded(place, wanted, [wanted.other_file], [wanted.file])
+    return _superseded(place, wanted, [*wanted.other_files.values()], [wanted.file])
 
 
 def check_directory(place: Place, wanted: Wanted) -> tuple[str | None, tuple[str, ...]]:
@@ -160,7 +159,7 @@ def check_directory(place: Place, wanted: Wanted) -> tuple[str | None, tuple[str
             manifest.parse_envelope(present.data)
         except DataReadError as error:
             raise InvalidTargetError(f"{url} is kept as it is: {error}") from error
-    single = [wanted.file, wanted.other_file]
+    single = [wanted.file, *wanted.other_files.values()]
     if not wanted.adds:
         superseded = _superseded(place, wanted, single, single)
     elif standing := [path for path in single if store.is_file(path)]:

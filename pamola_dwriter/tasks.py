@@ -17,6 +17,7 @@ import pyarrow as pa
 from distributed import get_worker
 
 from pamola_dwriter import envelope, formats, inflight, layout, manifest, sealing, storage
+from pamola_dwriter.envelope import agefile
 from pamola_dwriter.events import TOPIC, PartitionStaged
 from pamola_dwriter.records import put_record
 from pamola_dwriter.sealing import FileKeys
@@ -109,17 +110,25 @@ def _cut(table: pa.Table, index: int, spec: RunSpec) -> tuple[Piece, ...]:
 
 
 def encrypt(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> tuple[Piece, ...]:
-    """Seal the parts of one partition under the dataset key."""
+    """Seal the parts of one partition under the dataset key, or to the recipients of age."""
     if spec.sealing is None:
         return pieces
-    key = sealing.open_sealing(spec.sealing)
     attempt = _draw_attempt()
     done = []
     for number, piece in enumerate(pieces):
         path = _part_path(spec, index, attempt, number, piece.values)
-        header = _sealed_header(spec, spec.sealing, index, path)
-        done.append(replace(piece, path=path, data=envelope.seal(piece.data, key, header)))
+        data = _encrypt_piece(piece.data, path, index, spec, spec.sealing)
+        done.append(replace(piece, path=path, data=data))
     return tuple(done)
+
+
+def _encrypt_piece(
+    data: pa.Buffer, path: str, index: int, spec: RunSpec, used: Sealing
+) -> pa.Buffer:
+    if used.age_recipients:
+        return pa.py_buffer(agefile.encrypt(data, used.age_recipients))
+    header = _sealed_header(spec, used, index, path)
+    return envelope.seal(data, sealing.open_sealing(used), header)
 
 
 def put(
@@ -187,7 +196,7 @@ def _part_path(
         return spec.target.path.rpartition("/")[2]
     extension = formats.get(spec.format.name).extension(spec.format)
     if spec.sealing is not None:
-        extension = f"{extension}.{layout.SEALED_EXTENSION}"
+        extension = f"{extension}.{spec.sealing.sealed_as}"
         values = ()  # a value in a path would show what the part hides
     name = layout.part_name(index, spec.write_id, attempt, number, extension)
     return layout.join(layout.hive_directory(values), name)

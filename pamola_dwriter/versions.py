@@ -212,6 +212,7 @@ def _describe(
         retired=before.retired,
         parts=() if table else listed,
         part_table=table,
+        age_recipients=spec.sealing.age_recipients if spec.sealing else (),
     )
 
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pamola_dwriter.contracts import KeyProvider
+from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import IntegrityError, InvalidKeyError, WrongKeyError
+from pamola_dwriter.keys.age import AgeIdentity, AgeRecipient
 from pamola_dwriter.keys.env import EnvKey
 from pamola_dwriter.keys.file import FileKey
 from pamola_dwriter.keys.passphrase import Cost, Passphrase
@@ -21,11 +23,15 @@ from pamola_dwriter.spec import WrappedKey
 
 __all__ = [
     "PROVIDERS",
+    "AgeIdentity",
+    "AgeRecipient",
     "Cost",
     "EnvKey",
     "FileKey",
     "Passphrase",
     "RawKey",
+    "age_recipients",
+    "open_age",
     "resolve",
     "unwrap_any",
     "wrap_all",
@@ -77,6 +83,10 @@ def _resolve_one(key: Any) -> KeyProvider:
 
 
 def _resolve_text(text: str) -> KeyProvider:
+    if agefile.is_recipient(text):
+        return AgeRecipient(text)
+    if agefile.is_identity(text):
+        return AgeIdentity(text)
     scheme = _URI.match(text)
     if scheme is None:
         return Passphrase(text)
@@ -88,6 +98,43 @@ def _resolve_text(text: str) -> KeyProvider:
             "a passphrase of that shape is given as Passphrase(...)"
         )
     return PROVIDERS[scheme[1]](text)
+
+
+def age_recipients(providers: Sequence[KeyProvider]) -> tuple[str, ...]:
+    """Return the public keys of age among the providers.
+
+    Raises
+    ------
+    InvalidKeyError
+        There is none, so that the ``age`` command would open nothing.
+    """
+    found = [getattr(provider, "age_recipient", None) for provider in providers]
+    recipients = tuple(dict.fromkeys(text for text in found if text is not None))
+    if not recipients:
+        raise InvalidKeyError(
+            "encryption_mode='age' encrypts to public keys of age: give at least one as "
+            "encryption_key (age1..., 'ssh-ed25519 ...', or file:PATH of an identity); other keys "
+            "may stand beside it"
+        )
+    return recipients
+
+
+def open_age(providers: Sequence[KeyProvider], data: bytes) -> bytes:
+    """Return the content of a single age file, by the first identity that opens it.
+
+    Raises
+    ------
+    WrongKeyError
+        No provider is an identity that opens it; or it was altered, which age does not tell.
+    """
+    for provider in providers:
+        open_age_file = getattr(provider, "open_age_file", None)
+        if open_age_file is not None:
+            try:
+                return bytes(open_age_file(data))
+            except WrongKeyError:
+                continue
+    raise WrongKeyError("none of the given keys opens this") from None
 
 
 def wrap_all(

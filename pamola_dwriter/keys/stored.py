@@ -6,15 +6,21 @@ import base64
 import re
 from typing import Self
 
+from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import InvalidKeyError
+from pamola_dwriter.keys.age import AgeIdentity, AgeRecipient
 from pamola_dwriter.keys.passphrase import Passphrase
 from pamola_dwriter.keys.raw import RawKey
-from pamola_dwriter.keys.wrapping import KEY
+from pamola_dwriter.keys.wrapping import KEY, wrong_key
 from pamola_dwriter.spec import WrappedKey
 
 _HEX = re.compile(r"[0-9A-Fa-f]{64}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{43}=")
 _STANDARD = str.maketrans("-_", "+/")
+
+
+Secret = RawKey | Passphrase | AgeIdentity | AgeRecipient
+"""What a variable or a file may hold."""
 
 
 class StoredKey:
@@ -47,6 +53,17 @@ class StoredKey:
         """Return the 32-byte key; WrongKeyError if this key did not wrap it so."""
         return self._inner.unwrap(wrapped, context)
 
+    @property
+    def age_recipient(self) -> str | None:
+        """The public key of age that was found there; None if it is another kind of key."""
+        return getattr(self._inner, "age_recipient", None)
+
+    def open_age_file(self, data: bytes) -> bytes:
+        """Return the content of an age file; WrongKeyError if this key does not open it."""
+        if not isinstance(self._inner, AgeIdentity):
+            raise wrong_key()
+        return self._inner.open_age_file(data)
+
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
         return type(self), (self._uri,)
 
@@ -54,13 +71,15 @@ class StoredKey:
         return f"{type(self).__name__}({self._uri!r})"
 
 
-def parse_secret(content: bytes, source: str) -> RawKey | Passphrase:
+def parse_secret(content: bytes, source: str) -> Secret:
     """Return the key that the content of a variable or file stands for.
 
     64 hex digits, 44 base64 characters, or 32 bytes that are not text are a raw key; any
     other text is a passphrase. 32 bytes of text are a passphrase too, since a trailing newline
     must not decide whether it gets the protection of Argon2id.
     """
+    if found := _age_key(content):
+        return found
     text = _text(content)
     if text is None and len(content) == KEY:
         return RawKey(content)
@@ -75,6 +94,16 @@ def parse_secret(content: bytes, source: str) -> RawKey | Passphrase:
             f"{source} must hold 64 hex digits, 44 base64 characters or {KEY} bytes of a key, or "
             f"a passphrase; what stands there is none of these: {error}"
         ) from None
+
+
+def _age_key(content: bytes) -> AgeIdentity | AgeRecipient | None:
+    try:
+        text = content.decode("ascii")
+    except UnicodeDecodeError:
+        return None
+    if agefile.is_identity(text):
+        return AgeIdentity(text)
+    return AgeRecipient(text) if agefile.is_recipient(text) else None
 
 
 def _text(content: bytes) -> str | None:

@@ -31,8 +31,10 @@ class DataWriter(StreamWrites, DocumentWrites, FigureWrites):
     encryption_key : optional
         Default key of every write; see :meth:`write_dataframe`.
     encryption_mode : str, optional
-        ``none``, ``simple`` or ``age``, as callers of the reference library pass it. It changes
-        nothing: whatever has a key is sealed in the one format of this package.
+        ``age`` makes plain age files of whatever has a key, which must then be (or have among
+        it) a public key of age; the ``age`` command opens them. ``none`` and ``simple``, which
+        callers of the reference library pass, change nothing: whatever has a key is sealed in
+        the one format of this package.
     storage_options : mapping, optional
         Passed to the fsspec file system: credentials, endpoint.
     client : distributed.Client, optional

@@ -23,7 +23,7 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.paths import PathLike, open_place, present_path
 from pamola_dwriter.request import check_flag, drop_strays
 from pamola_dwriter.settings import Settings
-from pamola_dwriter.spec import Redacted
+from pamola_dwriter.spec import Redacted, SealedAs
 from pamola_dwriter.subtask import Tracker, WriteSubtask, check_tracker
 from pamola_dwriter.targets import Wanted
 
@@ -33,7 +33,7 @@ PARAMETERS = frozenset({"name", "timestamp_in_name", "encryption_key", "overwrit
 """What most methods take; a keyword that is nearly one of these is a misspelling."""
 
 _MODES = ("none", "simple", "age")
-"""Modes of the reference library; whatever is encrypted here is in the one sealed format."""
+"""Modes of the reference library: ``age`` makes age files, any other the sealed format."""
 
 _NOT_ATOMIC = (
     "the store of {} has no atomic create: if two processes write one dataset or change one "
@@ -71,6 +71,7 @@ class WriterBase:
         settings = Settings.load()
         self._place = open_place(task_dir, storage_options, settings.tuning)
         self._use_encryption = use_encryption
+        self._makes_age_files = encryption_mode == "age"
         self._encryption_key = Redacted(encryption_key)
         self._resolved: tuple[KeyProvider, ...] | None = None
         self._ensure_directories()
@@ -106,6 +107,15 @@ class WriterBase:
         if default is None:
             raise MissingKeyError("use_encryption=True needs an encryption_key")
         return keys.resolve(default)
+
+    def _age_recipients(self, providers: tuple[KeyProvider, ...]) -> tuple[str, ...]:
+        """Return the public keys to encrypt to, if that is how this writer does it."""
+        return keys.age_recipients(providers) if providers and self._makes_age_files else ()
+
+    def _sealed_as(self, providers: tuple[KeyProvider, ...]) -> SealedAs | None:
+        if not providers:
+            return None
+        return "age" if self._age_recipients(providers) else "pdw"
 
     def _take(
         self,
@@ -168,6 +178,6 @@ class WriterBase:
             name=layout.check_name(name),
             subdir=layout.check_subdir(subdir),
             extension=extension,
-            encrypted=bool(providers),
+            sealed_as=self._sealed_as(providers),
             **flags,
         )

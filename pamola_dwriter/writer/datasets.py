@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Unpack, overload
 
@@ -151,6 +152,7 @@ class DatasetWrites(WriterBase):
     ) -> LazyWrite:
         settings = Settings.load()
         client = current_client(self._client)
+        request = replace(request, age_recipients=self._age_recipients(providers))
         bound = bind(self._place, request, df, providers, client, settings)
         run = bound.run
         graph, final = compile_write(bound.source, run, settings, bound.kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -80,6 +81,7 @@ class StreamWrites(WriterBase):
                 overwrite=overwrite,
             )
             providers = self._key(encryption_key)
+            request = replace(request, age_recipients=self._age_recipients(providers))
 
         def begin(frame: pd.DataFrame) -> RunSpec:
             return bind(self._place, request, frame, providers, None, Settings.load()).run
