@@ -14,6 +14,7 @@
     │   ├── ConcurrentWriteError                another writer committed first: read, then retry
     │   ├── WriteFailedError                    a task failed: the cause is chained
     │   ├── WriteCancelledError                 somebody called cancel()
+    │   ├── RotationIncompleteError             the keys of some were not rotated: see .report
     │   └── CommitOutcomeUnknownError           committed or not? look before you retry
     ├── DataReadError                       the read did not succeed
     │   ├── TargetNotFoundError (FileNotFoundError)
@@ -129,6 +130,20 @@ class WriteFailedError(DataWriteError):
 
 class WriteCancelledError(DataWriteError):
     """The write was cancelled before it committed."""
+
+
+class RotationIncompleteError(DataWriteError):
+    """The keys of some of what lies below a directory were not rotated; those of the rest were.
+
+    Attributes
+    ----------
+    report : DirectoryRotationReport or None
+        What was rotated, what was not, and why.
+    """
+
+    def __init__(self, message: str, *, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class CommitOutcomeUnknownError(DataWriteError):

@@ -207,6 +207,22 @@ def part_table_name(write_id: WriteId, attempt: Attempt, extension: str) -> str:
     return f"_parts-{write_id}-{attempt}.{extension}"
 
 
+def is_staged(path: str) -> bool:
+    """Return whether a file is in a staging folder, also one below the task directory."""
+    return STAGING in path.split("/")[:-1]
+
+
+def lock_name(name: str) -> str:
+    """Name the lock file beside a file; see :mod:`pamola_dwriter.storage.posix`."""
+    return f"_{name.removeprefix('_')}.lock"
+
+
+def is_lock(path: str) -> bool:
+    """Return whether this is a file that :func:`lock_name` named."""
+    name = path.rpartition("/")[2]
+    return name.startswith("_") and name.endswith(".lock")
+
+
 def write_id_of(path: str) -> WriteId | None:
     """Return the write that made a part or part table, or None for anything else."""
     if part := parse_part_name(path):

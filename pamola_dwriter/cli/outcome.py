@@ -18,6 +18,7 @@ from pamola_dwriter.errors import (
     InvalidPathError,
     InvalidWriteError,
     PamolaWriterError,
+    RotationIncompleteError,
     TargetExistsError,
     TargetNotFoundError,
     WriteCancelledError,
@@ -35,6 +36,7 @@ _CODES: tuple[tuple[type[PamolaWriterError], int], ...] = (
     (TargetExistsError, 5),
     (ConcurrentWriteError, 5),
     (CommitOutcomeUnknownError, 6),
+    (RotationIncompleteError, 7),
     (WriteCancelledError, INTERRUPTED),
 )
 
@@ -47,6 +49,7 @@ Exit codes:
   4    a key is missing, wrong, unavailable, or would travel in the clear
   5    the target exists, or another writer committed first
   6    unknown whether the write was committed: look before writing again
+  7    the keys of some outputs were not rotated; those of the others were
   130  interrupted; the write was cancelled and cleaned up first
 """
 

@@ -246,8 +246,7 @@ class PosixStore(ObjectStore):
         return self._locked(path) if os.path.exists(self._lock_file(path)) else nullcontext()
 
     def _lock_file(self, path: str) -> str:
-        name = path.rpartition("/")[2].removeprefix("_")
-        return f"{self._parent(path)}/_{name}.lock"
+        return f"{self._parent(path)}/{layout.lock_name(path.rpartition('/')[2])}"
 
     def _was_answered(self, error: Exception) -> bool:
         return isinstance(error, OSError) and error.errno in _REFUSALS
