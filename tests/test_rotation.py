@@ -68,9 +68,11 @@ def write(place: Place, key: Any = OLD, first: int = 0, **options: Any) -> Write
 
 
 def rotate(place: Place, key: Any = OLD, **options: Any) -> RotationReport:
-    return rotate_keys(
+    report = rotate_keys(
         url(place), encryption_key=key, storage_options=dict(place.options), **options
     )
+    assert isinstance(report, RotationReport)
+    return report
 
 
 def key_ids(place: Place) -> list[str]:
@@ -349,7 +351,7 @@ def test_a_rotation_that_is_always_beaten_gives_up(
     """It does not try for ever."""
     place = Place(str(tmp_path))
     write(place)
-    monkeypatch.setattr("pamola_dwriter.rotation._TRIES", 3)
+    monkeypatch.setattr("pamola_dwriter.rotation.datasets._TRIES", 3)
     conflict = Fault("put_if", path=MANIFEST, forever=True, error=storage.objects.VersionConflict)
     with (
         inject(conflict) as injection,
@@ -466,7 +468,7 @@ def test_a_provider_that_cannot_open_what_it_wrapped_is_refused(tmp_path: Any) -
     [
         ("output/nobody", TargetNotFoundError, "no dataset"),
         ("output/plain", InvalidTargetError, "not encrypted"),
-        ("output/single.parquet.pdw", TargetNotFoundError, "no dataset"),
+        ("output/single.parquet", TargetNotFoundError, "no dataset"),
     ],
 )
 def test_only_an_encrypted_dataset_has_keys(

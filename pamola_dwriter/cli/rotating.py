@@ -10,17 +10,18 @@ import click
 
 from pamola_dwriter.cli.options import access_options, ask_keys, check_key_references
 from pamola_dwriter.cli.outcome import EXIT_CODES, emit
-from pamola_dwriter.rotation import rotate_keys
+from pamola_dwriter.errors import RotationIncompleteError
+from pamola_dwriter.rotation import DirectoryRotationReport, rotate_keys
 
 
 @click.command("rotate", epilog=EXIT_CODES)
-@click.argument("dataset")
+@click.argument("path")
 @click.option(
     "--to",
     callback=check_key_references,
     multiple=True,
     metavar="env:NAME|file:PATH|prompt",
-    help="Where a key is that opens the dataset from now on. May be repeated.",
+    help="Where a key is that opens it from now on. May be repeated.",
 )
 @click.option(
     "--revoke",
@@ -30,23 +31,50 @@ from pamola_dwriter.rotation import rotate_keys
 )
 @access_options
 def rotate_command(
-    dataset: str,
+    path: str,
     to: Sequence[str],
     revoke: Sequence[str],
     key_references: Sequence[str],
     storage_options: Mapping[str, Any] | None,
     as_json: bool,
 ) -> None:
-    """Let other keys open an encrypted dataset, and some no longer; only its manifest is written.
+    """Let other keys open what is encrypted, and some no longer.
 
-    --encryption-key is one that opens it now. Whoever could open the dataset before may have kept
+    PATH is a dataset, of which only the manifest is written; a single file, which is sealed anew;
+    or a directory with some of these, such as a task directory. There what cannot be rotated does
+    not stop the rest: it is listed, and the exit code is 7. The same command again goes on.
+
+    --encryption-key is one that opens it now. Whoever could open a dataset before may have kept
     what it takes: against them, write it anew.
     """
-    report = rotate_keys(
-        dataset,
-        encryption_key=ask_keys(key_references),
-        to=ask_keys(to, confirm=True),
-        revoke=revoke,
-        storage_options=storage_options,
-    )
-    emit({"path": dataset, **asdict(report)}, as_json=as_json)
+    try:
+        report = rotate_keys(
+            path,
+            encryption_key=ask_keys(key_references),
+            to=ask_keys(to, confirm=True),
+            revoke=revoke,
+            storage_options=storage_options,
+        )
+    except RotationIncompleteError as error:
+        _show(path, error.report, as_json=as_json)
+        raise
+    if isinstance(report, DirectoryRotationReport):
+        _show(path, report, as_json=as_json)
+    else:
+        emit({"path": path, **asdict(report)}, as_json=as_json)
+
+
+def _show(path: str, report: DirectoryRotationReport, *, as_json: bool) -> None:
+    facts = asdict(report)
+    if as_json:
+        emit({"path": path, **facts}, as_json=True)
+        return
+    for kind in (report.rotated, report.unchanged):
+        for name, one in kind.items():
+            what = "rotated" if one.added or one.revoked else "unchanged"
+            click.echo(f"{what}: {name}: {', '.join(one.key_ids)}")
+    for name in report.plain:
+        click.echo(f"plain: {name}")
+    for name, why in report.failed.items():
+        click.echo(f"failed: {name}: {why.error}: {why.message}")
+    emit({kind: len(listed) for kind, listed in facts.items()}, as_json=False)

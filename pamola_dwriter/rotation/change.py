@@ -1,4 +1,4 @@
-"""What a caller wants of the keys of a dataset or file, and the wrapped keys that follow from it."""
+"""What a caller wants of the keys of something, and the wrapped keys that follow from it."""
 
 from __future__ import annotations
 

@@ -175,9 +175,9 @@ def _find(place: Place, path: str) -> Dataset | Artifact:
 def _check_known(place: Place, sealed: Mapping[str, _Locked], change: Change) -> None:
     """Raise InvalidKeyError if nothing has an id to revoke, nor had it before it was revoked."""
     wrapped = [each for locked in sealed.values() for each in locked.wrapped]
-    if change.revoke - {each.key_id for each in wrapped}:
-        if not any(_was_made(place, locked, change) for locked in sealed.values()):
-            change.check_known(place.root, wrapped)
+    unknown = change.revoke - {each.key_id for each in wrapped}
+    if unknown and not any(_was_made(place, locked, change) for locked in sealed.values()):
+        change.check_known(place.root, wrapped)
 
 
 def _was_made(place: Place, locked: _Locked, change: Change) -> bool:
