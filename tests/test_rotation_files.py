@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def stored(place: Place, name: str = "list.json.pdw") -> bytes:
 
 def put(place: Place, name: str, data: bytes) -> None:
     file_system, root = fsspec.core.url_to_fs(place.root, **place.options)
+    file_system.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
     file_system.pipe_file(f"{root}/{name}", data)
 
 
@@ -276,7 +278,8 @@ def test_a_public_key_is_given_for_its_owner(place: Place, kind: str) -> None:
         name = "list.json.pdw"
     else:
         frame = dd.from_pandas(batch(0), npartitions=1)
-        place.writer().write_dataframe(frame, "people", "parquet", encryption_key=OLD)
+        options: dict[str, Any] = {"single_file": False, "encryption_key": OLD}
+        place.writer().write_dataframe(frame, "people", "parquet", **options)
         name = "output/people"
     auditor = PublicKey(OTHER)
     for _ in range(2):
@@ -298,7 +301,7 @@ def test_no_append_is_lost(place: Place) -> None:
             pool.submit(place.writer().append_to_json_array, n, "list", encryption_key=[OLD, NEW])
             for n in range(16)
         ]
-        for key, other in zip(chain, chain[1:], strict=False):
+        for key, other in pairwise(chain):
             rotate(place, key=[key, other], to=other, revoke=key_id(key))
             rotate(place, key=other, to=key)
         for call in appends:
@@ -577,7 +580,7 @@ def test_a_directory_with_nothing_in_it(place: Place, make: bool) -> None:
 def test_a_plain_directory_has_no_keys(place: Place) -> None:
     """An error, as for one plain file."""
     place.writer().write_json([1], "list")
-    with pytest.raises(InvalidTargetError, match="nothing below .* is encrypted"):
+    with pytest.raises(InvalidTargetError, match=r"nothing below .* is encrypted"):
         rotate(place, "", to=NEW)
 
 
@@ -700,10 +703,8 @@ def test_nothing_secret_is_said(place: Place, caplog: pytest.LogCaptureFixture) 
             rotate(place, "", to=NEW, revoke=key_id(OLD))
         alone = rotate(place, key=OTHER, to=NEW)
     assert isinstance(alone, RotationReport)
-    said = "".join(
-        [caplog.text, repr(raised.value), repr(raised.value.report), repr(alone)]
-        + [json.dumps(asdict(raised.value.report))]
-    )
+    report = raised.value.report
+    said = f"{caplog.text}{raised.value!r}{report!r}{alone!r}{json.dumps(asdict(report))}"
     fresh = dataset_key(stored(place, "metrics.json.pdw"), NEW)
     for secret in (OLD, NEW, OTHER, kept, fresh):
         assert secret.hex() not in said

@@ -8,7 +8,7 @@ append at the same time counts, and whatever the store takes for one file passes
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pamola_dwriter import envelope, layout, manifest
 from pamola_dwriter.errors import (
@@ -73,6 +73,7 @@ def rotate_file(file: Artifact, change: Change) -> RotationReport:
             held = parse_file_header(header.fields)
             if held.keyed_by != step.held.keyed_by or held.wrapped != step.held.wrapped:
                 step = _decide(file.root, held, change)
+            step = replace(step, held=held)
             changed = _seal_anew(stored, header, held, step)
         except IntegrityError as error:
             error.say_first(file.root)

@@ -144,26 +144,33 @@ class PosixStore(ObjectStore):
             _confirm(directory)
 
     def put(self, path: str, data: bytes) -> None:
-        with self._after_updates(path):
-            self._place(path, data, os.replace)
+        def replace(source: str, destination: str) -> None:
+            # Looked for when all is written: an update that began meanwhile has read the old file.
+            with self._after_updates(path):
+                os.replace(source, destination)
+
+        self._place(path, data, replace)
 
     def put_if(self, path: str, data: bytes, expected: str | None) -> None:
         if expected is None:
             self._place(path, data, _link)
             return
         with self._locked(path):
+            identity = _identity(self._full(path))
             present = self.read_versioned(path)
             if present is None or present.version != expected:
                 raise VersionConflict(path)
-            self._place(path, data, os.replace)
+            self._place(path, data, partial(_replace_if, identity))
 
     def update(self, path: str, change: Change) -> bytes:
         with self._locked(path):
             while True:
+                identity = _identity(self._full(path))
                 present = self.read_versioned(path)
                 data = change(present.data if present else None)
-                with suppress(VersionConflict):  # created without the lock meanwhile
-                    self._place(path, data, os.replace if present else _link)
+                move = partial(_replace_if, identity) if present else _link
+                with suppress(VersionConflict):  # written without the lock meanwhile
+                    self._place(path, data, move)
                     return data
 
     def remove(self, paths: Collection[str]) -> None:
@@ -320,6 +327,25 @@ def _link(source: str, destination: str) -> None:
     except FileExistsError:
         if not os.path.samefile(source, destination):  # else an earlier run of finalize did it
             raise VersionConflict(destination) from None
+
+
+def _identity(full_path: str) -> tuple[int, int] | None:
+    """Return what tells a file from any that is put in its place; None if there is none."""
+    try:
+        status = os.stat(full_path)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _replace_if(identity: tuple[int, int] | None, source: str, destination: str) -> None:
+    """Replace the very file that has an identity, for all that can be known.
+
+    Whoever looked for the lock just before it was there may put a file without it.
+    """
+    if _identity(destination) != identity:
+        raise VersionConflict(destination)
+    os.replace(source, destination)
 
 
 def _confirm(directory: str) -> None:
