@@ -29,7 +29,7 @@ from pamola_dwriter import layout
 from pamola_dwriter.contracts import Found, VersionConflict
 from pamola_dwriter.errors import TargetUnavailableError
 from pamola_dwriter.spec import Tuning, WriteId
-from pamola_dwriter.storage.conditional import ConditionalStore, for_each
+from pamola_dwriter.storage.clouds import CloudStore, for_each
 from pamola_dwriter.storage.updates import History, Seen
 
 _UPDATES = "pamola_updates"
@@ -47,7 +47,7 @@ _DROPPED = "pamola_dropped"
 _TIME = "time-"
 
 
-class AzureStore(ConditionalStore):
+class AzureStore(CloudStore):
     """A task directory in a container.
 
     Where the account has a hierarchical namespace, folders stay when their last file is removed.

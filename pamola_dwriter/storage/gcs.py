@@ -28,7 +28,7 @@ from fsspec import AbstractFileSystem
 from pamola_dwriter import layout
 from pamola_dwriter.contracts import VersionConflict
 from pamola_dwriter.spec import Tuning, WriteId
-from pamola_dwriter.storage.conditional import ConditionalStore
+from pamola_dwriter.storage.clouds import CloudStore
 from pamola_dwriter.storage.updates import History, Seen
 
 _UPDATES = "pamola-updates"
@@ -45,7 +45,7 @@ _OBJECT = "b/{}/o/{}"
 _NO_BUCKET = "there is no bucket {!r}, or not for these credentials"
 
 
-class GcsStore(ConditionalStore):
+class GcsStore(CloudStore):
     """A task directory in a bucket."""
 
     protocol = "gs"

@@ -13,7 +13,6 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import datetime
 from secrets import token_hex
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -24,14 +23,11 @@ from pamola_dwriter import layout
 from pamola_dwriter.contracts import Found, VersionConflict, Versioned
 from pamola_dwriter.errors import PamolaWriterError, TargetUnavailableError
 from pamola_dwriter.spec import Tuning, WriteId
-from pamola_dwriter.storage import failures, updates
+from pamola_dwriter.storage import failures, file_systems, updates
 from pamola_dwriter.storage.guarded import GuardedFile
 
 _READING = frozenset({"read", "look up", "list"})
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-
-_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
-"""What file systems call the time of the last change."""
 
 _OBJECT_STORES = frozenset(
     {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a", "tos"}
@@ -83,13 +79,14 @@ class ObjectStore:
     def check_writable(self, path: str) -> None:
         """Write and delete a small file; the folders that takes are removed as well."""
         with self._explained("write", path):
-            made = self._missing_folders(self._full(layout.STAGING))
+            staging = self._full(layout.STAGING)
+            made = file_systems.missing_folders(self._fs, staging) if self._has_folders else []
             try:
                 with self._probe():
                     pass
             finally:
                 for folder in made:
-                    self._remove_if_empty(folder)
+                    file_systems.remove_if_empty(self._fs, folder)
 
     @contextmanager
     def _probe(self) -> Iterator[str]:
@@ -129,7 +126,7 @@ class ObjectStore:
             with self._explained("list", path):
                 found = self._fs.find(directory, detail=True)
                 return [
-                    Found(path=self._relative(file), modified=_modified(info))
+                    Found(path=self._relative(file), modified=file_systems.modified(info))
                     for file, info in sorted(found.items())
                     if file != directory
                 ]
@@ -140,9 +137,9 @@ class ObjectStore:
         with self._explained("write", layout.STAGING):
             try:
                 with self._probe() as probe:
-                    return _modified(self._fs.info(probe))
+                    return file_systems.modified(self._fs.info(probe))
             finally:
-                self._remove_if_empty(self._full(layout.STAGING))
+                file_systems.remove_if_empty(self._fs, self._full(layout.STAGING))
 
     def size(self, path: str) -> int:
         with self._explained("look up", path):
@@ -312,38 +309,11 @@ class ObjectStore:
         try:
             self._write(temporary, data)
             self._fs.makedirs(self._parent(path), exist_ok=True)
-            self._rename(self._full(temporary), self._full(path))
+            file_systems.rename(self._fs, self._full(temporary), self._full(path))
         except BaseException:
             with suppress(Exception):
                 self._fs.rm_file(self._full(temporary))
             raise
-
-    def _rename(self, source: str, destination: str) -> None:
-        """Rename, at once where the file system replaces a file so; smb and webhdfs do not."""
-        failure: Exception | None = None
-        try:
-            self._fs.mv(source, destination)
-        except Exception as error:  # noqa: BLE001 - each file system has errors of its own
-            failure = error
-        # webhdfs refuses without an error.
-        if self._fs.exists(source) and self._fs.exists(destination):
-            self._fs.rm_file(destination)
-            self._fs.mv(source, destination)
-        elif failure is not None:
-            raise failure
-
-    def _missing_folders(self, folder: str) -> list[str]:
-        """Return which of `folder` and those above it do not exist, the deepest first."""
-        missing: list[str] = []
-        while self._has_folders and folder not in ("", *missing) and not self._fs.isdir(folder):
-            missing.append(folder)
-            folder = self._fs._parent(folder)
-        return missing
-
-    def _remove_if_empty(self, folder: str) -> None:
-        with suppress(Exception):  # somebody else works in it, or has removed it
-            if not self._fs.ls(folder):  # the rmdir of hdfs would take what is in it along
-                self._fs.rmdir(folder)
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
@@ -389,15 +359,3 @@ class ObjectStore:
     def _is_transient(self, error: BaseException) -> bool:
         """Return whether it may go better when it is tried again."""
         return failures.is_transient(error)
-
-
-def _modified(info: Mapping[str, Any]) -> float:
-    """Return when a file was changed last, from what its file system says of it."""
-    value = next((info[name] for name in _TIMES if info.get(name) is not None), None)
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    if isinstance(value, datetime):
-        return value.timestamp()
-    if value is None:
-        raise OSError("the store does not say when a file was changed")
-    return float(value)

@@ -26,14 +26,13 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from botocore.exceptions import ClientError
 from fsspec import AbstractFileSystem
-from fsspec.asyn import sync
 
 from pamola_dwriter import layout
-from pamola_dwriter.contracts import Found, VersionConflict, Versioned
+from pamola_dwriter.contracts import Found, VersionConflict
 from pamola_dwriter.errors import TargetUnavailableError, UnsupportedDataError
 from pamola_dwriter.spec import Tuning, WriteId
-from pamola_dwriter.storage import s3_errors, updates
-from pamola_dwriter.storage.objects import ObjectStore
+from pamola_dwriter.storage import s3_errors
+from pamola_dwriter.storage.conditional import ConditionalStore
 from pamola_dwriter.storage.patience import Patience
 from pamola_dwriter.storage.updates import History, Seen
 
@@ -52,7 +51,7 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
-class S3Store(ObjectStore):
+class S3Store(ConditionalStore):
     """A task directory in a bucket."""
 
     def __init__(self, file_system: AbstractFileSystem, root: str, tuning: Tuning) -> None:
@@ -64,10 +63,6 @@ class S3Store(ObjectStore):
     def complete_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         config = {"retries": {"total_max_attempts": 1}, **(given.get("config_kwargs") or {})}
         return super().complete_options({**given, "config_kwargs": config})
-
-    @property
-    def atomic(self) -> bool:
-        return True
 
     def check_writable(self, path: str) -> None:
         """Begin and abort one upload: proves bucket, credentials and permission."""
@@ -88,15 +83,6 @@ class S3Store(ObjectStore):
             self._run(self._fs._call_s3("head_bucket", Bucket=self._target("")["Bucket"]))
         except PermissionError:  # whoever may only write objects may not ask this
             return
-
-    def read_versioned(self, path: str) -> Versioned | None:
-        seen = self._see(path)
-        if seen.data is None or seen.version is None:
-            return None
-        return Versioned(seen.data, seen.version)
-
-    def put_if(self, path: str, data: bytes, expected: str | None) -> None:
-        self._put_on_condition(path, data, expected)
 
     def listdir(self, path: str) -> list[str]:
         return self._patience.call(partial(super().listdir, path))
@@ -186,25 +172,6 @@ class S3Store(ObjectStore):
                 if gone or s3_errors.status(error) == 412:
                     raise VersionConflict(path) from error
                 raise
-
-    def _update(self, path: str, change: updates.Change) -> bytes:
-        target = updates.Target(
-            name=repr(path),
-            read=partial(self._see, path),
-            write=partial(self._put_on_condition, path),
-            retry_seconds=self._tuning.retry_seconds,
-        )
-        return updates.update(target, change)
-
-    def _see(self, path: str) -> Seen:
-        with self._explained("read", path):
-            try:
-                found: Seen = self._run(self._get(path))
-            except FileNotFoundError as error:
-                if not self._is_absent(error):
-                    raise
-                return Seen()
-        return found
 
     def _stage_file(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
         if data.size > _LARGEST_PUT:
@@ -323,9 +290,6 @@ class S3Store(ObjectStore):
         if isinstance(error, TargetUnavailableError):
             return error.transient
         return self._is_transient(error)
-
-    def _run(self, coroutine: Any) -> Any:
-        return sync(self._fs.loop, lambda: coroutine)
 
 
 async def _each(act: Callable[[T], Awaitable[V]], items: Iterable[T], *, at_once: int) -> list[V]:
