@@ -16,6 +16,7 @@ from pamola_dwriter.errors import (
     DataReadError,
     InvalidWriteError,
     MissingKeyError,
+    WrongKeyError,
 )
 from pamola_dwriter.lease import Entry, read_lease, seconds_left
 from pamola_dwriter.paths import Place
@@ -96,9 +97,15 @@ def find_interrupted(
             f"the interrupted write {entry.write_id} of {url} is encrypted; give its encryption_key"
         )
     context = manifest.key_context(entry.keyed_by or entry.write_id)
-    return Interrupted(
-        entry=entry, key=Redacted(keys.unwrap_any(providers, entry.wrapped, context))
-    )
+    try:
+        key = keys.unwrap_any(providers, entry.wrapped, context)
+    except WrongKeyError as error:
+        error.say_first(
+            f"the interrupted write {entry.write_id} of {url} opens with a key that it was begun "
+            "with, also where that was revoked since; give one of those beside the present key"
+        )
+        raise
+    return Interrupted(entry=entry, key=Redacted(key))
 
 
 def fingerprint(

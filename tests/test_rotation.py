@@ -510,7 +510,7 @@ def test_an_append_that_was_interrupted_before(place: Place, key: Any) -> None:
             write(place, OLD, 10, append=True)
         rotate(place, to=NEW, revoke=key_id(OLD))
         if key == NEW:
-            with pytest.raises(WrongKeyError):
+            with pytest.raises(WrongKeyError, match="a key that it was begun with"):
                 write(place, key, 10, append=True, resume=True)
             assert len(place.read(url(place), encryption_key=NEW)) == 10
             return
