@@ -341,14 +341,19 @@ def test_an_overwrite_just_before_is_rotated(place: Place) -> None:
 
 
 def test_an_overwrite_is_never_undone(place: Place) -> None:
-    """Whatever is written over a file that is being rotated stands in the end."""
-    write_list(place, -1)
+    """Whatever is written over a file while it is rotated stands in the end, at the first time too.
+
+    A file that was never updated has no lock beside it yet that an overwrite could wait for.
+    """
     with ThreadPoolExecutor(2) as pool:
-        for number in range(8):
-            rotation = pool.submit(rotate, place, key=[OLD, NEW], to=NEW, revoke=key_id(OLD))
-            write_list(place, number, key=OLD)
+        for number in range(12):
+            name = f"list-{number // 2}"
+            write_list(place, "before", name=name)
+            change = {"key": [OLD, NEW], "to": NEW, "revoke": key_id(OLD)}
+            rotation = pool.submit(rotate, place, f"{name}.json.pdw", **change)
+            write_list(place, "after", name=name)
             rotation.result()
-            assert load(place, [OLD, NEW]) == [number]
+            assert load(place, [OLD, NEW], f"{name}.json.pdw") == ["after"]
 
 
 def test_a_file_removed_meanwhile_does_not_come_back(place: Place) -> None:

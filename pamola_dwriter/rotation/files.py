@@ -156,8 +156,7 @@ def _seal_anew(stored: bytes, header: envelope.SealedHeader, held: FileKeys, ste
     reader = envelope.SealedReader(
         lambda start, end: stored[start:end], len(stored), step.old.value, header
     )
-    plain = reader.read_buffer()
     keyed = FileKeys(write_id=held.write_id, keyed_by=step.keyed_by, wrapped=step.wrapped)
     fields = header.fields | file_header(header.fields["path"], keyed)
-    sealed: bytes = envelope.seal(plain, step.new.value, fields).to_pybytes()
+    sealed: bytes = envelope.seal(reader.read_buffer(), step.new.value, fields).to_pybytes()
     return sealed
