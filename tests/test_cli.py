@@ -343,6 +343,7 @@ def test_an_unknown_outcome_exits_with_6() -> None:
         (errors.InsecureTransportError("x"), 4),
         (errors.ConcurrentWriteError("x"), 5),
         (errors.CommitOutcomeUnknownError("x"), 6),
+        (errors.RotationIncompleteError("x"), 7),
         (errors.WriteCancelledError("x"), 130),
         (click.Abort(), 130),
     ],
@@ -358,7 +359,7 @@ def test_help_documents_the_exit_codes(command: list[str]) -> None:
     shown = run(*command, "--help")
     assert shown.exit_code == 0
     listed = re.findall(r"^\s+(\d+)  ", shown.stdout, re.MULTILINE)
-    assert listed == ["0", "1", "2", "3", "4", "5", "6", "130"]
+    assert listed == ["0", "1", "2", "3", "4", "5", "6", "7", "130"]
 
 
 def test_quiet_prints_nothing_and_debug_prints_tracebacks() -> None:
