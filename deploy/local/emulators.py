@@ -94,7 +94,8 @@ def azure_server(*, container: str = "lake") -> Iterator[AzureServer]:
     ServerStartError
         It could not be installed, or was not ready after :data:`servers.START_SECONDS`.
     """
-    main = _install_azurite() / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+    modules = install_npm("azurite", AZURITE)
+    main = modules / "azurite" / "dist" / "src" / "blob" / "main.js"
     with TemporaryDirectory(prefix="azurite-", ignore_cleanup_errors=True) as run:
         server = AzureServer(
             container=container, port=servers.free_ports(1)[0], log=Path(run, "azurite.log")
@@ -153,17 +154,23 @@ def _running(
         servers.kill_group(process)
 
 
-def _install_azurite() -> Path:
-    """Return the folder that holds Azurite; it is made whole, or not at all."""
-    folder = Path(sys.prefix, "share", "pamola-azurite", AZURITE)
+def install_npm(package: str, version: str) -> Path:
+    """Return a ``node_modules`` folder with a package; it is made whole, or not at all.
+
+    Raises
+    ------
+    ServerStartError
+        npm could not install it.
+    """
+    folder = Path(sys.prefix, "share", f"pamola-{package}-{version}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            unfinished = folder.with_suffix(".unfinished")
+            unfinished = Path(f"{folder}.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            _npm_install(unfinished, f"azurite@{AZURITE}")
+            _npm_install(unfinished, f"{package}@{version}")
             unfinished.rename(folder)
-    return folder
+    return folder / "node_modules"
 
 
 def _npm_install(folder: Path, package: str) -> None:
