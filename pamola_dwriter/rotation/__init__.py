@@ -45,7 +45,7 @@ def rotate_keys(
     A **single file** is sealed anew, under a fresh key that is wrapped for every key that stays;
     so these must all be given, or be revoked too. Where keys are only added, and one that stays
     is not given, the file keeps its key instead (``RotationReport.fresh_key``). Appends go on
-    meanwhile, and none is lost. All of it passes through memory, about four times its size.
+    meanwhile, and none is lost. All of it passes through memory, up to four times its size.
 
     Of a **directory**, such as a task directory, every dataset and sealed single file in it is
     rotated, each on its own. What was done before an interruption is passed over when the same is
