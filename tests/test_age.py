@@ -279,6 +279,7 @@ def test_the_mode_needs_a_public_key(key: Any, tmp_path: Path, pii_key: str) -> 
         "age1qqqqqq",
         "ssh-ed25519 AAAA",
     ],
+    ids=["short", "checksum", "age", "ssh"],
 )
 def test_a_damaged_recipient_is_found(text: str, tmp_path: Path) -> None:
     """A typing mistake in a public key is refused: nobody could open what it encrypts."""
