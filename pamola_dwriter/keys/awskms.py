@@ -152,6 +152,8 @@ class AwsKmsKey:
         try:
             with silenced(*_LOGGERS):
                 answer: dict[str, Any] = self._send(operation, context, arguments)
+        except EncryptionKeyError:
+            raise
         except ClientError as error:
             failure = self._refused(error.response.get("Error", {}))
         except (BotoCoreError, ValueError) as error:

@@ -110,17 +110,7 @@ class VaultKey:
             raise malformed("'ciphertext' must be as transit writes it: 'vault:vN:BASE64'")
         if wrapped.key_id != self._key_id(found["version"]):
             raise wrong_key()
-        try:
-            dataset_key = base64.b64decode(
-                self._call("decrypt", context, ciphertext=ciphertext), validate=True
-            )
-        except ValueError as error:
-            if isinstance(error, InvalidKeyError):
-                raise
-            dataset_key = b""
-        if not is_key(dataset_key):
-            raise wrong_key()
-        return dataset_key
+        return _decode_key(self._call("decrypt", context, ciphertext=ciphertext))
 
     def _key_id(self, version: str) -> str:
         """Return the id of one version, so that a rotation in Vault shows and can be followed."""
@@ -132,9 +122,11 @@ class VaultKey:
         failure: EncryptionKeyError
         try:
             answer = self._send(hvac, operation, context=bound, associated_data=bound, **arguments)
+        except EncryptionKeyError:
+            raise
         except hvac.exceptions.VaultError as error:
             failure = self._refused(error)
-        except OSError as error:  # requests' errors are such too; their texts may show the token
+        except (OSError, ValueError) as error:  # of requests too; its texts may show the token
             failure = self._unavailable(
                 f"{type(error).__name__}; see that VAULT_ADDR can be reached from here, and that "
                 "VAULT_CACERT is its CA"
@@ -200,6 +192,16 @@ class VaultKey:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._uri!r})"
+
+
+def _decode_key(plaintext: str) -> bytes:
+    try:
+        dataset_key = base64.b64decode(plaintext, validate=True)
+    except ValueError:
+        dataset_key = b""
+    if not is_key(dataset_key):
+        raise wrong_key()
+    return dataset_key
 
 
 def _client_certificate() -> tuple[str, str] | None:
