@@ -118,7 +118,9 @@ class AwsKmsKey:
             raise InvalidKeyError("a dataset key must be 32 bytes")
         answer = self._call("encrypt", context, Plaintext=dataset_key)
         if _KEY_ARN.fullmatch(answer["KeyId"]) is None:
-            raise InvalidKeyError(f"what answers for {self._uri} names no key ARN: it is no AWS KMS")
+            raise InvalidKeyError(
+                f"what answers for {self._uri} names no key ARN: it is no AWS KMS"
+            )
         parameters: dict[str, str | int] = {"ciphertext": to_base64(answer["CiphertextBlob"])}
         return WrappedKey(method=METHOD, key_id=answer["KeyId"], parameters=parameters)
 
