@@ -116,7 +116,7 @@ def _slot(sealing: Sealing) -> _Slot:
     wrapped = json.dumps([keys.wrapped_to_json(key) for key in sealing.wrapped])
     name = (sealing.provider, wrapped, sealing.keyed_by)
     with _slots_lock:
-        slot = _slots[name] = _slots.pop(name, None) or _Slot()  # the last used is the last
+        slot = _slots[name] = _slots.pop(name) if name in _slots else _Slot()  # now the last
         while len(_slots) > _REMEMBERED:
             del _slots[next(iter(_slots))]
     return slot

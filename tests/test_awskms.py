@@ -127,8 +127,8 @@ def wire(shared_wire: Recorder) -> Recorder:
 
 @pytest.fixture(scope="module")
 def kms_cluster(shared_wire: Recorder) -> Iterator[servers.Cluster]:
-    """A cluster whose two workers can reach KMS."""
-    with servers.cluster(dashboard=False) as running:
+    """A cluster whose two workers, of four threads each, can reach KMS."""
+    with servers.cluster(threads=4, dashboard=False) as running:
         yield running
 
 
@@ -144,13 +144,14 @@ def names(kms: KmsServer) -> list[str]:
 
 
 def test_any_name_opens(kms: KmsServer, wire: Recorder) -> None:
-    """A key wraps by any of its names, shows its ARN, and opens by any other."""
+    """A key wraps by any of its names, shows its ARN, and opens by another."""
     same = names(kms)
     for name in same:
         wrapped = provider(name).wrap(DATASET_KEY, CONTEXT)
         assert wrapped.key_id == same[0]
         stored = keys.wrapped_from_json(json.loads(json.dumps(keys.wrapped_to_json(wrapped))))
-        assert [provider(each).unwrap(stored, CONTEXT) for each in same] == [DATASET_KEY] * 4
+        other = same[same.index(name) - 1]
+        assert provider(other).unwrap(stored, CONTEXT) == DATASET_KEY
 
 
 def test_context_is_sent(wire: Recorder) -> None:
@@ -438,11 +439,10 @@ def test_requests_of_a_cluster(
         assert len(read.compute()) == len(batch(0))
         assert wire.count("Decrypt") == 3  # the client's own; both workers have the key
 
-        restarted = set(client.restart().scheduler_info()["workers"])
-        assert len(restarted) == 2
+        client.restart()  # two new processes, which the graph did not know
         for _ in range(2):
             assert len(read.compute()) == len(batch(0))
-        assert wire.count("Decrypt") <= 5
+        assert 1 <= wire.count("Decrypt") - 3 <= 2
         assert wire.count("Encrypt") == 1
 
 

@@ -163,7 +163,7 @@ def test_denied_policy(vault: VaultServer, key: str, monkeypatch: pytest.MonkeyP
     rule = 'path "transit/encrypt/*" { capabilities = ["update"] }'
     monkeypatch.setenv("VAULT_TOKEN", token := vault.make_token(rule))
     wrapped = provider(key).wrap(DATASET_KEY, CONTEXT)
-    with pytest.raises(InvalidKeyError, match="Forbidden; .*policy") as caught:
+    with pytest.raises(InvalidKeyError, match=r"Forbidden; .*policy") as caught:
         provider(key).unwrap(wrapped, CONTEXT)
     assert token not in "".join(traceback.format_exception(caught.value))
     with pytest.raises(InvalidKeyError):

@@ -157,7 +157,7 @@ class AwsKmsKey:
         except EncryptionKeyError:
             raise
         except ClientError as error:
-            failure = self._refused(error.response.get("Error", {}))
+            failure = self._refused(dict(error.response.get("Error", {})))
         except (BotoCoreError, ValueError) as error:
             failure = self._unavailable(type(error).__name__)
         else:
