@@ -316,7 +316,7 @@ def test_answers_of_a_wrong_key(wire: Recorder, code: str, message: str) -> None
         ({"AWS_SECRET_ACCESS_KEY": None}, "PartialCredentialsError; give"),
         ({"AWS_PROFILE": "absent"}, "ProfileNotFound; correct AWS_PROFILE"),
         ({"AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:1"}, "EndpointConnectionError; see"),
-        ({"AWS_ENDPOINT_URL_KMS": "nonsense"}, "ValueError"),
+        ({"AWS_ENDPOINT_URL_KMS": "nonsense"}, "ValueError; correct AWS_ENDPOINT_URL_KMS"),
     ],
 )
 def test_configuration(

@@ -222,7 +222,7 @@ def test_resolve_takes_every_form(monkeypatch: pytest.MonkeyPatch, key_file: Pat
     assert providers[4] is own
     assert [type(one) for one in providers[5:]] == [Passphrase, Passphrase]
     assert resolve(tuple(given_keys[1:2]))[0].uri is None
-    assert set(PROVIDERS) == {"env", "file"}
+    assert set(PROVIDERS) == {"awskms", "env", "file", "vault"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import logging
 import pickle
+import socket
 import subprocess
 import sys
 import traceback
@@ -18,11 +19,13 @@ from typing import Any
 
 import dask.dataframe as dd
 import pytest
+from click.testing import CliRunner
 from distributed import Client
 
 from deploy.local import servers
 from deploy.local.key_servers import KmsServer, VaultServer, kms_server, vault_server
 from pamola_dwriter import DataWriter, describe, keys, read_dataset, rotate_keys, verify
+from pamola_dwriter.cli import main
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.errors import (
     InsecureTransportError,
@@ -331,6 +334,27 @@ def test_rotation_in_vault(vault: VaultServer, key: str, tmp_path: Path) -> None
     assert verify(path, encryption_key=uri).rows == 10
     with pytest.raises(InvalidKeyError, match="min_decryption_version"):
         provider(key).unwrap(kept, CONTEXT)
+
+
+def test_rotation_from_the_command_line(vault: VaultServer, key: str, tmp_path: Path) -> None:
+    """``rotate --to vault:KEY --revoke`` the old version's id is all that it takes."""
+    path = write(tmp_path, uri := f"vault:{key}")
+    vault.call(f"transit/keys/{key}/rotate")
+    arguments = ["rotate", path, "--encryption-key", uri, "--to", uri]
+    done = CliRunner().invoke(main, [*arguments, "--revoke", f"vault:transit/{key}:v1"])
+    assert done.exit_code == 0, done.output
+    assert key_ids(path) == [f"vault:transit/{key}:v2"]
+
+
+def test_servers_leave_nothing() -> None:
+    """No process, port or file of a key service outlives its block."""
+    for run in (vault_server, kms_server):
+        with run() as server:
+            assert server.log.exists()
+        assert server.process.returncode is not None
+        assert not server.log.exists()
+        with socket.socket() as probe:
+            assert probe.connect_ex((servers.HOST, server.port)) != 0
 
 
 def test_retired_version_does_not_hide_the_new(

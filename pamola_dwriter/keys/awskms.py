@@ -70,8 +70,10 @@ _REMEDIES = {
     "NotFoundException": "correct its name, the region or the account",
     "PartialCredentialsError": "give AWS credentials in the environment or the AWS configuration",
     "ProfileNotFound": "correct AWS_PROFILE",
+    "ReadTimeoutError": "see that the endpoint can be reached from here",
     "SSLError": "set AWS_CA_BUNDLE to the CA of the endpoint",
     "UnrecognizedClientException": _CREDENTIALS,
+    "ValueError": "correct AWS_ENDPOINT_URL_KMS or the region",
 }
 
 
