@@ -241,6 +241,18 @@ def test_plain_http(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
         provider("pii").wrap(DATASET_KEY, CONTEXT)
 
 
+def test_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over https the server is trusted by VAULT_CACERT, and not without it."""
+    with vault_server(tls=True) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        wrapped = provider("pii").wrap(DATASET_KEY, CONTEXT)
+        assert provider("pii").unwrap(wrapped, CONTEXT) == DATASET_KEY
+        monkeypatch.delenv("VAULT_CACERT")
+        with pytest.raises(InvalidKeyError, match=r"SSLError; .*VAULT_CACERT"):
+            provider("pii").unwrap(wrapped, CONTEXT)
+
+
 def test_redirect_is_not_followed(vault: VaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that points elsewhere gets neither the token nor the key there."""
     asked = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,27 +75,32 @@ class KmsServer:
 
 @dataclass(frozen=True, kw_only=True)
 class VaultServer:
-    """An OpenBao server, unsealed, with a transit engine; made by :func:`vault_server`."""
+    """An OpenBao server, unsealed, with a transit engine; made by :func:`vault_server`.
+
+    ``ca`` is the certificate to trust it by, if it speaks TLS.
+    """
 
     port: int
     log: Path
+    ca: Path | None
     token: str = field(repr=False)
     process: subprocess.Popen[bytes] = field(repr=False)
 
     @property
     def address(self) -> str:
         """Where the server listens."""
-        return f"http://{HOST}:{self.port}"
+        return f"{'http' if self.ca is None else 'https'}://{HOST}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
         """What Vault's clients need in their environment; it holds the root token: do not print."""
-        return {"VAULT_ADDR": self.address, "VAULT_TOKEN": self.token}
+        trust = {} if self.ca is None else {"VAULT_CACERT": str(self.ca)}
+        return {"VAULT_ADDR": self.address, "VAULT_TOKEN": self.token, **trust}
 
     def call(self, path: str, **arguments: Any) -> Any:
         """Post to a path of the API below ``/v1/``, as root, and return the ``data`` answered."""
         headers = {"Content-Type": "application/json", "X-Vault-Token": self.token}
-        answer = _post(f"{self.address}/v1/{path}", arguments, headers)
+        answer = _post(f"{self.address}/v1/{path}", arguments, headers, self.ca)
         return None if answer is None else answer.get("data") or answer
 
     def make_key(self, name: str, *, mount: str = "transit", **options: Any) -> None:
@@ -132,8 +138,13 @@ def kms_server() -> Iterator[KmsServer]:
 
 
 @contextmanager
-def vault_server() -> Iterator[VaultServer]:
+def vault_server(*, tls: bool = False) -> Iterator[VaultServer]:
     """Run OpenBao in memory, unsealed, with a transit engine and a root token drawn at random.
+
+    Parameters
+    ----------
+    tls : bool
+        Speak https, with a certificate of a CA that is made for it.
 
     Raises
     ------
@@ -142,17 +153,18 @@ def vault_server() -> Iterator[VaultServer]:
     """
     with TemporaryDirectory(prefix="bao-", ignore_cleanup_errors=True) as run:
         (port,), log, token = servers.free_ports(1), Path(run, "bao.log"), token_hex(16)
-        address = f"{HOST}:{port}"
-        command = [servers.program("bao"), "server", "-dev", "-dev-no-store-token"]
+        ca = Path(run, "vault-ca.pem") if tls else None
+        options = ["-dev-tls", f"-dev-tls-cert-dir={run}"] if tls else []
+        command = [servers.program("bao"), "server", "-dev", "-dev-no-store-token", *options]
         environment = {
             "PATH": os.defpath,
             "HOME": run,
-            "BAO_DEV_LISTEN_ADDRESS": address,
+            "BAO_DEV_LISTEN_ADDRESS": f"{HOST}:{port}",
             "BAO_DEV_ROOT_TOKEN_ID": token,  # a command line is readable by every user
         }
-        health = f"http://{address}/v1/sys/health"
-        with _running(command, environment, log, lambda: _answers(health)) as process:
-            server = VaultServer(port=port, log=log, token=token, process=process)
+        health = f"{'https' if tls else 'http'}://{HOST}:{port}/v1/sys/health"
+        with _running(command, environment, log, lambda: _answers(health, ca)) as process:
+            server = VaultServer(port=port, log=log, ca=ca, token=token, process=process)
             server.call("sys/mounts/transit", type="transit")
             yield server
 
@@ -169,17 +181,23 @@ def _running(
         servers.kill_group(process)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, ca: Path | None = None) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):
+        with urllib.request.urlopen(url, timeout=2, context=_trust(ca)):
             return True
     except OSError:
         return False
 
 
-def _post(url: str, arguments: Mapping[str, Any], headers: Mapping[str, str]) -> Any:
+def _post(
+    url: str, arguments: Mapping[str, Any], headers: Mapping[str, str], ca: Path | None = None
+) -> Any:
     data = json.dumps(arguments).encode()
     request = urllib.request.Request(url, data=data, headers=dict(headers), method="POST")
-    with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS) as answer:
+    with urllib.request.urlopen(request, timeout=_REQUEST_SECONDS, context=_trust(ca)) as answer:
         text = answer.read()
     return json.loads(text) if text else None
+
+
+def _trust(ca: Path | None) -> ssl.SSLContext | None:
+    return None if ca is None else ssl.create_default_context(cafile=ca)
