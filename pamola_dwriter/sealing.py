@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any
 
 from pamola_dwriter import keys, manifest
 from pamola_dwriter.errors import DataReadError, IntegrityError, InvalidKeyError
 from pamola_dwriter.spec import Sealing, WrappedKey, WriteId
+
+_REMEMBERED = 64
+"""Dataset keys that a process keeps at hand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +84,39 @@ def open_sealing(sealing: Sealing) -> bytes:
         return bytes(sealing.dataset_key.reveal())
     if sealing.provider is None:
         raise InvalidKeyError("this write carries neither a key nor a provider of one")
+    slot = _slot(sealing)
+    with slot.lock:
+        if slot.dataset_key is None:  # also after a failure, which may have passed
+            context = manifest.key_context(sealing.keyed_by)
+            providers = keys.resolve(sealing.provider)
+            slot.dataset_key = keys.unwrap_any(providers, sealing.wrapped, context)
+        return slot.dataset_key
+
+
+def remember(sealing: Sealing, dataset_key: bytes) -> None:
+    """Save this process from asking the provider for a dataset key that it already has."""
+    slot = _slot(sealing)
+    with slot.lock:
+        slot.dataset_key = dataset_key
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One dataset key; whoever needs it while another thread asks for it waits for the answer."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    dataset_key: bytes | None = field(default=None, repr=False)
+
+
+_slots: dict[tuple[str | None, str, WriteId], _Slot] = {}
+_slots_lock = threading.Lock()
+
+
+def _slot(sealing: Sealing) -> _Slot:
     wrapped = json.dumps([keys.wrapped_to_json(key) for key in sealing.wrapped])
-    return _unwrap(sealing.provider, wrapped, sealing.keyed_by)
-
-
-@lru_cache(maxsize=64)
-def _unwrap(provider: str, wrapped: str, keyed_by: WriteId) -> bytes:
-    parsed = [keys.wrapped_from_json(key) for key in json.loads(wrapped)]
-    return keys.unwrap_any(keys.resolve(provider), parsed, manifest.key_context(keyed_by))
+    name = (sealing.provider, wrapped, sealing.keyed_by)
+    with _slots_lock:
+        slot = _slots[name] = _slots.pop(name) if name in _slots else _Slot()  # now the last
+        while len(_slots) > _REMEMBERED:
+            del _slots[next(iter(_slots))]
+    return slot

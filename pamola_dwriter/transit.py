@@ -12,7 +12,7 @@ from distributed import Client
 
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.errors import InsecureTransportError
-from pamola_dwriter.sealing import open_sealing
+from pamola_dwriter.sealing import open_sealing, remember
 from pamola_dwriter.spec import Redacted, Sealing, WrappedKey, WriteId
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,10 @@ def choose_sealing(
     uris = [provider.uri for provider in providers if provider.uri is not None]
     for uri in uris:
         sealing = Sealing(wrapped=wrapped, keyed_by=keyed_by, provider=uri)
-        if client is None or _everywhere(client, sealing):
+        if client is None:
+            remember(sealing, dataset_key)
+            return sealing
+        if _everywhere(client, sealing):
             return sealing
     if client is not None:
         _check_links(client, uris)

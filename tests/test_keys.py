@@ -222,7 +222,7 @@ def test_resolve_takes_every_form(monkeypatch: pytest.MonkeyPatch, key_file: Pat
     assert providers[4] is own
     assert [type(one) for one in providers[5:]] == [Passphrase, Passphrase]
     assert resolve(tuple(given_keys[1:2]))[0].uri is None
-    assert set(PROVIDERS) == {"env", "file"}
+    assert set(PROVIDERS) == {"awskms", "env", "file", "vault"}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_resolve_takes_every_form(monkeypatch: pytest.MonkeyPatch, key_file: Pat
         ("", "at least 8"),
         ("hunter2", "at least 8"),
         ("hunter2:hunter2", "Passphrase"),
-        ("awskms:hunter2", "extra"),
+        ("gcpkms:hunter2", "extra"),
         ("hunter2 \ud800", "UTF-8"),
         (b"", "exactly 32"),
         (b"hunter2", "exactly 32"),

@@ -15,7 +15,7 @@ from pamola_dwriter.keys.stored import parse_secret
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PROMPT = "prompt"
-_REFERENCES = ("env:", "file:")
+_REFERENCES = ("awskms:", "env:", "file:", "vault:")
 
 
 def check_key_references(

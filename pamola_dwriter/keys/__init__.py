@@ -12,12 +12,20 @@ from typing import Any
 
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.envelope import agefile
-from pamola_dwriter.errors import IntegrityError, InvalidKeyError, WrongKeyError
+from pamola_dwriter.errors import (
+    EncryptionKeyError,
+    InsecureTransportError,
+    IntegrityError,
+    InvalidKeyError,
+    WrongKeyError,
+)
 from pamola_dwriter.keys.age import AgeIdentity, AgeRecipient
+from pamola_dwriter.keys.awskms import AwsKmsKey
 from pamola_dwriter.keys.env import EnvKey
 from pamola_dwriter.keys.file import FileKey
 from pamola_dwriter.keys.passphrase import Cost, Passphrase
 from pamola_dwriter.keys.raw import RawKey
+from pamola_dwriter.keys.vault import VaultKey
 from pamola_dwriter.keys.wrapping import wrapped_from_json, wrapped_to_json
 from pamola_dwriter.spec import WrappedKey
 
@@ -25,11 +33,13 @@ __all__ = [
     "PROVIDERS",
     "AgeIdentity",
     "AgeRecipient",
+    "AwsKmsKey",
     "Cost",
     "EnvKey",
     "FileKey",
     "Passphrase",
     "RawKey",
+    "VaultKey",
     "age_recipients",
     "open_age",
     "resolve",
@@ -39,7 +49,12 @@ __all__ = [
     "wrapped_to_json",
 ]
 
-PROVIDERS: dict[str, Callable[[str], KeyProvider]] = {"env": EnvKey, "file": FileKey}
+PROVIDERS: dict[str, Callable[[str], KeyProvider]] = {
+    "awskms": AwsKmsKey,
+    "env": EnvKey,
+    "file": FileKey,
+    "vault": VaultKey,
+}
 """From URI scheme to the class that takes such a URI."""
 
 MAX_WRAPPED = 16
@@ -54,7 +69,8 @@ def resolve(encryption_key: Any) -> tuple[KeyProvider, ...]:
     Parameters
     ----------
     encryption_key : str, bytes, KeyProvider, or list or tuple of these
-        A passphrase, 32 raw bytes, or a provider or its URI (``env:NAME``, ``file:PATH``).
+        A passphrase, 32 raw bytes, or a provider or its URI (``env:NAME``, ``file:PATH``,
+        ``awskms:KEY``, ``vault:KEY``).
 
     Raises
     ------
@@ -149,19 +165,27 @@ def unwrap_any(
 ) -> bytes:
     """Return the dataset key, by the first provider that opens one of the wrapped keys.
 
+    One that is not available here (its service is down, say) does not keep the others from being
+    tried.
+
     Raises
     ------
     WrongKeyError
         No provider opens any of them.
+    InvalidKeyError, InsecureTransportError
+        The same, but the first that was not available might have.
     IntegrityError
         A wrapped key is damaged.
     """
     if len(wrapped) > MAX_WRAPPED:
         raise IntegrityError(f"more than {MAX_WRAPPED} wrapped keys: this is not what was written")
+    unavailable: EncryptionKeyError | None = None
     for provider in providers:
         for one in wrapped:
             try:
                 return provider.unwrap(one, context)
             except WrongKeyError:
                 continue
-    raise WrongKeyError("none of the given keys opens this") from None
+            except (InvalidKeyError, InsecureTransportError) as error:
+                unavailable = unavailable or error
+    raise unavailable or WrongKeyError("none of the given keys opens this")
