@@ -12,7 +12,7 @@ import pytest
 from deploy.local import servers
 from pamola_dwriter import formats
 from pamola_dwriter.errors import UnknownFormatError
-from pamola_dwriter.formats.installed import installed_formats
+from pamola_dwriter.formats.installed import FORMATS
 
 PACKAGE = Path(__file__).with_name("format_plugin")
 
@@ -150,7 +150,7 @@ def test_names_of_ours_are_not_taken_over(tmp_path: Path, monkeypatch: pytest.Mo
     for name in ("csv", "xlsx"):
         offer(tmp_path, f"thief-{name}", name, "no_such_module:Thing")
     monkeypatch.syspath_prepend(tmp_path)
-    assert installed_formats() == ["csv", "xlsx"]
+    assert FORMATS.names() == ["csv", "xlsx"]
     assert type(formats.get("csv")).__name__ == "CsvSerializer"
     assert type(formats.get("xlsx")).__name__ == "ExcelSerializer"
 
