@@ -27,16 +27,19 @@ from pamola_dwriter.keys.age import AgeIdentity, AgeRecipient
 from pamola_dwriter.keys.awskms import AwsKmsKey
 from pamola_dwriter.keys.env import EnvKey
 from pamola_dwriter.keys.file import FileKey
+from pamola_dwriter.keys.generate import KINDS, generate_key, public_key
 from pamola_dwriter.keys.hpke import HpkeIdentity, HpkeRecipient
 from pamola_dwriter.keys.pairs import can_open, is_recipient, parse_pair
 from pamola_dwriter.keys.passphrase import Cost, Passphrase
 from pamola_dwriter.keys.raw import RawKey
+from pamola_dwriter.keys.stored import parse_secret
 from pamola_dwriter.keys.vault import VaultKey
 from pamola_dwriter.keys.wrapping import wrapped_from_json, wrapped_to_json, wrong_key
 from pamola_dwriter.spec import WrappedKey
 
 __all__ = [
     "INSTALLED",
+    "KINDS",
     "PROVIDERS",
     "AgeIdentity",
     "AgeRecipient",
@@ -50,8 +53,11 @@ __all__ = [
     "RawKey",
     "VaultKey",
     "age_recipients",
+    "generate_key",
     "is_recipient",
     "open_age",
+    "parse_secret",
+    "public_key",
     "resolve",
     "unwrap_any",
     "wrap_all",

@@ -24,7 +24,14 @@ from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
 
 from pamola_dwriter.errors import InvalidKeyError
 from pamola_dwriter.keys.wrapping import (
@@ -145,6 +152,13 @@ class HpkeRecipient:
         return _line("hpke", self._kind, self._raw)
 
     @property
+    def pem(self) -> str:
+        """The public key as PEM; InvalidKeyError for a kind that has none."""
+        if not isinstance(self._key, X25519PublicKey):
+            raise no_pem(self._kind)
+        return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    @property
     def uri(self) -> None:
         """None: nobody opens anything with it."""
         return None
@@ -243,17 +257,30 @@ class HpkeIdentity:
         return f"HpkeIdentity({self.key_id!r})"
 
 
-def generate(kind: str, random: Callable[[int], bytes]) -> str:
-    """Return a new private key in one line.
+def generate(kind: str, random: Callable[[int], bytes], *, pem: bool = False) -> str:
+    """Return a new private key as text.
 
     Parameters
     ----------
     kind : str
         One of :data:`KINDS`.
     random : callable
-        Returns so many uniformly random bytes, as ``secrets.token_bytes`` does.
+        Returns so many uniformly random bytes, as ``os.urandom`` does.
+    pem : bool
+        Whether as PEM; InvalidKeyError for a kind that has none.
     """
-    return _line("hpke-secret", kind, random(_KINDS[kind].secret_size))
+    raw = random(_KINDS[kind].secret_size)
+    if not pem:
+        return _line("hpke-secret", kind, raw) + "\n"
+    key = _KINDS[kind].load_secret(raw)
+    if not isinstance(key, X25519PrivateKey):
+        raise no_pem(kind)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def no_pem(kind: str) -> InvalidKeyError:
+    """Return the error of asking for a PEM that nobody has defined."""
+    return InvalidKeyError(f"{kind} keys have no PEM: leave out pem, or choose x25519")
 
 
 def is_public(text: str) -> bool:

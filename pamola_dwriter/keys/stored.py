@@ -61,6 +61,11 @@ class StoredKey:
         return self._inner.unwrap(wrapped, context)
 
     @property
+    def public(self) -> str | None:
+        """The public key of the pair; None if it is another kind of key."""
+        return getattr(self._inner, "public", None)
+
+    @property
     def age_recipient(self) -> str | None:
         """The public key of age that was found there; None if it is another kind of key."""
         return getattr(self._inner, "age_recipient", None)
