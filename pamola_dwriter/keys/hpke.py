@@ -332,8 +332,8 @@ def _parse_secret(text: str) -> tuple[str, bytes]:
 def _line(form: str, kind: str, raw: bytes) -> str:
     """Return a key in one line; parsed back by :func:`_parse_line`."""
     head = f"{form}:{kind}:"
-    data = base64.urlsafe_b64encode(raw + _checksum(head, raw)).decode("ascii")
-    return head + data.rstrip("=")
+    check = hashlib.sha256(head.encode() + raw).digest()[:_CHECK]
+    return head + base64.urlsafe_b64encode(raw + check).decode("ascii").rstrip("=")
 
 
 def _parse_line(form: str, text: str) -> tuple[str, bytes]:
@@ -350,11 +350,7 @@ def _parse_line(form: str, text: str) -> tuple[str, bytes]:
         decoded = base64.b64decode(data + "=" * (-len(data) % 4), altchars=b"-_", validate=True)
     except ValueError:
         decoded = b""
-    raw, check = decoded[:-_CHECK], decoded[-_CHECK:]
-    if len(raw) != sizes or check != _checksum(f"{form}:{kind}:", raw):
+    raw = decoded[:-_CHECK]
+    if len(raw) != sizes or _line(form, kind, raw) != found[0]:
         raise InvalidKeyError(f"an HPKE {what} key is damaged: copy the whole line again")
     return kind, raw
-
-
-def _checksum(head: str, raw: bytes) -> bytes:
-    return hashlib.sha256(head.encode() + raw).digest()[:_CHECK]
