@@ -208,7 +208,11 @@ def test_workers_that_are_not_there_yet(tmp_path: Path) -> None:
 def test_a_tunnel_does_not_hide_the_scheduler(host: str, tmp_path: Path) -> None:
     """A scheduler that is reached by the loopback interface and listens beyond it is exposed."""
     with LocalCluster(
-        n_workers=1, processes=False, protocol="tcp://", dashboard_address=None, host="0.0.0.0"  # noqa: S104
+        n_workers=1,
+        processes=False,
+        protocol="tcp://",
+        dashboard_address=None,
+        host="0.0.0.0",  # noqa: S104
     ) as wide:
         port = wide.scheduler_address.rsplit(":", 1)[1]
         with (
