@@ -66,9 +66,19 @@ def ask_keys(references: Sequence[str], *, confirm: bool = False) -> list[str | 
     return [_ask(confirm) if one == PROMPT else one for one in references] or None
 
 
+def ask_password(references: Sequence[str]) -> str | None:
+    """Return the one reference, or what is typed at the prompt, as it is."""
+    if len(references) > 1:
+        raise click.UsageError("such a file has one key; give --encryption-key once")
+    return next((_type() if one == PROMPT else one for one in references), None)
+
+
 def _ask(confirm: bool) -> KeyProvider:
-    text = click.prompt("Key", hide_input=True, confirmation_prompt=confirm, err=True)
-    return keys.parse_secret(text.encode(), "what was typed")
+    return keys.parse_secret(_type(confirm=confirm).encode(), "what was typed")
+
+
+def _type(*, confirm: bool = False) -> str:
+    return str(click.prompt("Key", hide_input=True, confirmation_prompt=confirm, err=True))
 
 
 def access_options(command: Command) -> Command:

@@ -31,6 +31,7 @@ from pamola_dwriter.keys.generate import KINDS, generate_key, public_key
 from pamola_dwriter.keys.hpke import HpkeIdentity, HpkeRecipient
 from pamola_dwriter.keys.pairs import can_open, is_recipient, parse_pair
 from pamola_dwriter.keys.passphrase import Cost, Passphrase
+from pamola_dwriter.keys.password import password_bytes
 from pamola_dwriter.keys.raw import RawKey
 from pamola_dwriter.keys.stored import parse_secret
 from pamola_dwriter.keys.vault import VaultKey
@@ -57,6 +58,7 @@ __all__ = [
     "is_recipient",
     "open_age",
     "parse_secret",
+    "password_bytes",
     "public_key",
     "resolve",
     "unwrap_any",

@@ -31,16 +31,21 @@ class FileKey(StoredKey):
     __slots__ = ()
 
     def __init__(self, uri: str) -> None:
-        name = uri.removeprefix(_SCHEME)
-        if not uri.startswith(_SCHEME) or not name:
-            raise InvalidKeyError("name the file of the key: 'file:PATH'")
-        if name.startswith("///"):  # the URL spelling, file:///etc/key
-            name = name[2:]
-        path = Path(os.path.abspath(os.path.expanduser(name)))
-        super().__init__(f"{_SCHEME}{path}", _read(path))
+        super().__init__(f"{_SCHEME}{_path(uri)}", read(uri))
 
 
-def _read(path: Path) -> bytes:
+def _path(uri: str) -> Path:
+    name = uri.removeprefix(_SCHEME)
+    if not uri.startswith(_SCHEME) or not name:
+        raise InvalidKeyError("name the file of the key: 'file:PATH'")
+    if name.startswith("///"):  # the URL spelling, file:///etc/key
+        name = name[2:]
+    return Path(os.path.abspath(os.path.expanduser(name)))
+
+
+def read(uri: str) -> bytes:
+    """Return what a key file holds; errors as :class:`FileKey`."""
+    path = _path(uri)
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
