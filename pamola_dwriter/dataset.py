@@ -113,6 +113,8 @@ def _list_parts(
 ) -> tuple[PartRecord, ...]:
     table = document.part_table
     parts = document.parts if table is None else _read_table(store, directory, table, document, key)
+    if len({part.path for part in parts}) != len(parts):
+        raise IntegrityError("the manifest was altered: it lists a part twice")
     if manifest.totals(parts) != dict(document.totals):
         raise IntegrityError("the parts listed do not add up to the totals of the manifest")
     return parts
@@ -121,7 +123,8 @@ def _list_parts(
 def _read_table(
     store: Store, directory: str, table: PartTable, document: Manifest, key: bytes | None
 ) -> tuple[PartRecord, ...]:
-    data = store.read(layout.join(directory, table.path))
+    # One byte more than there should be tells that the file has grown, by however much.
+    data = store.read(layout.join(directory, table.path), 0, table.size_bytes + 1)
     if hashlib.sha256(data).hexdigest() != table.sha256:
         raise IntegrityError(f"part table {table.path} was altered", part=table.path)
     if key is not None:

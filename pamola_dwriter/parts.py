@@ -26,6 +26,9 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.keys.age import dataset_identity
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, Tuning, WriteId
 
+_UNFIT = (pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, OverflowError)
+"""What comes of parsing a file, or restoring a frame, that is not what was written."""
+
 _STRIDE = 64 * 2**20
 """Bytes hashed at a time when a part is verified."""
 
@@ -68,11 +71,15 @@ def load_part(
     schema = pa.schema([f for f in source.schema if f.name not in hive], source.schema.metadata)
     with naming_part(part, source), open_part(source, part, ranged=serializer.columnar) as file:
         table = serializer.load(file, schema, inside, source.format)
-    for name in stored:
-        if name in hive:
-            field = source.schema.field(name)
-            table = table.append_column(field, formats.from_text(hive[name], field.type, part.rows))
-    return formats.to_pandas(table, source.frame, columns)
+        if inside and table.num_rows != part.rows:
+            raise IntegrityError(f"it has {table.num_rows} rows, not the {part.rows} written")
+        for name in stored:
+            if name in hive:
+                field = source.schema.field(name)
+                column = formats.from_text(hive[name], field.type, part.rows)
+                table = table.append_column(field, column)
+    with naming_manifest():
+        return formats.to_pandas(table, source.frame, columns)
 
 
 def load_index(part: PartRecord, source: PartSource) -> pd.DataFrame:
@@ -101,6 +108,19 @@ def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO
 
 
 @contextmanager
+def naming_manifest() -> Iterator[None]:
+    """Turn what a frame description that nobody wrote leads to into an IntegrityError."""
+    try:
+        yield
+    except PamolaWriterError:
+        raise
+    except _UNFIT as error:
+        raise IntegrityError(
+            f"the manifest is damaged: its schema and frame do not fit ({type(error).__name__})"
+        ) from None
+
+
+@contextmanager
 def naming_part(part: PartRecord, source: PartSource) -> Iterator[None]:
     """Turn whatever goes wrong with the bytes of a part into an IntegrityError that names it.
 
@@ -115,7 +135,7 @@ def naming_part(part: PartRecord, source: PartSource) -> Iterator[None]:
         raise _missing(part, source) from None
     except PamolaWriterError:
         raise
-    except (pa.ArrowException, ValueError, OSError):
+    except (*_UNFIT, OSError):
         raise IntegrityError(f"part {part.path} cannot be parsed", part=part.path) from None
 
 
