@@ -33,26 +33,20 @@ _ROWS_AT_ONCE = 8192
 
 _WRITE_ID = re.compile("[0-9a-f]{16}", re.ASCII)
 _SHA256 = re.compile("[0-9a-f]{64}", re.ASCII)
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse JSON in UTF-8 that no two parsers read apart.
+    """Parse JSON in UTF-8, in which no name stands twice.
 
-    A name that stands twice, NaN, infinity, half a surrogate pair, numbers of thousands of digits
-    and nesting that no stack holds are refused, and so are more than `MAX_JSON` bytes.
+    Numbers of thousands of digits and nesting that no stack holds are refused, and so are more
+    than `MAX_JSON` bytes.
     """
     if len(data) > MAX_JSON:
         raise ValueError(f"more than {MAX_JSON} bytes")
     try:
-        parsed = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
-        if _SURROGATE.search(data):
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
     except (RecursionError, MemoryError, UnicodeError):
         raise ValueError("not the JSON we write") from None
-    return parsed
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -60,10 +54,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(parsed) != len(pairs):
         raise ValueError("a name stands twice")
     return parsed
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def write_id(value: object) -> WriteId:
@@ -75,11 +65,16 @@ def write_id(value: object) -> WriteId:
 
 def part_path(value: object) -> str:
     """Return a path below the dataset: nothing in it leads out, or is nameless."""
-    if not isinstance(value, str) or "\0" in value or len(value.encode()) > MAX_PATH:
+    if not isinstance(value, str) or "\0" in value or _size(value) > MAX_PATH:
         raise ValueError("a path is none")
     if any(component in ("", ".", "..") for component in value.split("/")):
         raise ValueError("a path leads out of its directory")
     return value
+
+
+def _size(text: str) -> int:
+    # A name on a disk need not be UTF-8: Python shows the bytes that are none as half pairs.
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def part_record(row: Mapping[str, Any], pairs: Any) -> PartRecord:
@@ -97,7 +92,8 @@ def part_record(row: Mapping[str, Any], pairs: Any) -> PartRecord:
         raise ValueError("a SHA-256 is none")
     if not isinstance(row.get("staged", ""), str):
         raise TypeError("a token is none")
-    return PartRecord(**{**row, "path": part_path(row["path"]), "values": values})
+    part_path(row["path"]).encode()
+    return PartRecord(**{**row, "values": values})
 
 
 def read_rows(data: bytes | pa.Buffer, schema: pa.Schema) -> Iterator[dict[str, Any]]:

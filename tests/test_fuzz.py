@@ -177,7 +177,7 @@ HOSTILE = {
     "not UTF-8": b'{"kind":"\xff\xfe"}',
     "UTF-16": '{"kind":"x"}'.encode("utf-16"),
     "a mark before": b"\xef\xbb\xbf{}",
-    "half a pair": spelled(PLAIN | {"partition_on": ["\ud800"]}),
+    "half a pair": spelled(PLAIN | {"parts": [PLAIN["parts"][0] | {"path": "\ud800"}]}),
     "not a number": spelled(PLAIN | {"totals": {"rows": float("nan"), "bytes": 0, "parts": 0}}),
     "a name twice": spelled(PLAIN).replace(b'"version"', b'"kind": "x", "version"', 1),
     "long list": b"[" + b"0," * 500_000 + b"0]",
