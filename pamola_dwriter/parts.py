@@ -22,6 +22,8 @@ from pamola_dwriter.errors import (
     DatasetReplacedError,
     IntegrityError,
     PamolaWriterError,
+    TargetUnavailableError,
+    UnsupportedVersionError,
 )
 from pamola_dwriter.keys.age import dataset_identity
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, Tuning, WriteId
@@ -133,6 +135,14 @@ def naming_part(part: PartRecord, source: PartSource) -> Iterator[None]:
         raise IntegrityError(f"part {part.path}: {error}", part=part.path) from None
     except FileNotFoundError:
         raise _missing(part, source) from None
+    except UnsupportedVersionError as error:
+        error.say_first(f"part {part.path}")
+        raise
+    except TargetUnavailableError:
+        # An object store may refuse a range that a part which was cut no longer has.
+        if source.store().size(part.path) == part.size_bytes:
+            raise
+        raise IntegrityError(f"part {part.path} was truncated", part=part.path) from None
     except PamolaWriterError:
         raise
     except (*_UNFIT, OSError):
@@ -188,7 +198,9 @@ def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.Seale
     header = envelope.read_header(read)
     expect = manifest.sealed_header(_made_by(part, source), "part", part.path)
     header.check(expect | {"partition": part.partition})
-    return envelope.SealedReader(read, part.size_bytes, key, header)
+    return envelope.SealedReader(
+        partial(_to_the_end, read, part.size_bytes), part.size_bytes, key, header
+    )
 
 
 def _decrypted(part: PartRecord, used: Sealing, data: bytes) -> bytes:
@@ -196,6 +208,11 @@ def _decrypted(part: PartRecord, used: Sealing, data: bytes) -> bytes:
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise IntegrityError("it was altered: its SHA-256 differs")
     return agefile.decrypt(data, dataset_identity(sealing.open_sealing(used)))
+
+
+def _to_the_end(read: Any, size: int, start: int, end: int) -> bytes:
+    # One byte more where the part should end, so that what was added to it is seen.
+    return bytes(read(start, end + 1 if end == size else end))
 
 
 def _slice(data: bytes, start: int | None, end: int | None) -> bytes:
