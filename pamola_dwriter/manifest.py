@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pamola_dwriter import untrusted
-from pamola_dwriter.errors import IntegrityError, UnsupportedVersionError
+from pamola_dwriter.errors import IntegrityError, InvalidWriteError, UnsupportedVersionError
 from pamola_dwriter.spec import FormatSpec, PartRecord, WriteId
 
 Retired = Mapping[WriteId, datetime]
@@ -29,7 +29,7 @@ Retired = Mapping[WriteId, datetime]
 VERSION = 1
 KIND = "pamola_dwriter.dataset"
 
-MAX_TABLE = 1 << 30
+MAX_TABLE = 1 << 32
 """Bytes of a part table as stored; one of a million parts has about a hundred million."""
 
 _LONGEST_SHOWN = 30
@@ -220,7 +220,13 @@ def plain_envelope(manifest: Manifest, body: bytes) -> Envelope:
 
 
 def dump_envelope(envelope: Envelope) -> bytes:
-    """Serialize what is stored as ``_manifest.json``; parsed by :func:`parse_envelope`."""
+    """Serialize what is stored as ``_manifest.json``; parsed by :func:`parse_envelope`.
+
+    Raises
+    ------
+    InvalidWriteError
+        It lists so many parts that no reader would take it.
+    """
     document: dict[str, Any] = {
         "kind": KIND,
         "version": VERSION,
@@ -237,7 +243,13 @@ def dump_envelope(envelope: Envelope) -> bytes:
             "keys": [dict(key) for key in envelope.wrapped],
             "sealed": base64.b64encode(envelope.sealed).decode(),
         }
-    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+    data = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+    if len(data) > untrusted.MAX_JSON:
+        raise InvalidWriteError(
+            f"the manifest would have {len(data)} bytes, and readers take {untrusted.MAX_JSON}; "
+            "set pamola-dwriter.inline-parts lower, so that the parts are listed in a file"
+        )
+    return data
 
 
 def parse_envelope(data: bytes) -> Envelope:

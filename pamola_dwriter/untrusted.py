@@ -25,9 +25,9 @@ MAX_PATH = 4096
 
 MAX_COUNT = (1 << 63) - 1
 
-_MAX_EXPANSION = 64
-"""Times its stored size that a part table may have in memory: real ones have up to ten, since the
-SHA-256 of each row does not compress."""
+_MAX_EXPANSION = 256
+"""Times its stored size that a part table may have in memory. Real ones have about ten, since the
+SHA-256 of each row does not compress; with hive paths of thousands of bytes, a hundred."""
 _SLACK = 1 << 20
 _ROWS_AT_ONCE = 8192
 
@@ -113,7 +113,7 @@ def read_rows(data: bytes | pa.Buffer, schema: pa.Schema) -> Iterator[dict[str, 
     footer = pq.read_metadata(pa.BufferReader(data))
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     cells = [group.column(n).num_values for group in groups for n in range(group.num_columns)]
-    if sum(group.total_byte_size for group in groups) > most or max(cells, default=0) > size:
+    if sum(group.total_byte_size for group in groups) > most or max(cells, default=0) * 32 > most:
         raise ValueError("it expands to more than a part table does")
     if footer.num_rows > size or footer.num_columns > 2 * len(schema):
         raise ValueError("it has more rows or columns than a part table of this size")

@@ -418,6 +418,9 @@ def test_a_document_beyond_all_bounds_is_not_parsed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(untrusted, "MAX_JSON", 1000)
     with pytest.raises(PamolaWriterError, match="damaged"):
         manifest.parse_envelope(spelled(PLAIN))
+    document = made._manifest(in_table=False)
+    with pytest.raises(PamolaWriterError, match="inline-parts"):
+        manifest.dump_envelope(manifest.plain_envelope(document, manifest.dump_body(document)))
 
 
 def bomb(rows: int, **columns: Any) -> bytes:
