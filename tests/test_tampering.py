@@ -628,3 +628,20 @@ def test_altered_parts_on_s3(s3_place: Place, how: str) -> None:
     ):
         with pytest.raises(IntegrityError, match=r"part-0000[01]"):
             action()
+
+
+@pytest.mark.parametrize("how", ["empty", "more", "flip"])
+def test_an_altered_part_table_on_s3(s3_place: Place, how: str) -> None:
+    """On S3 too a part table that was emptied, extended or edited is named."""
+    ddf = dd.from_pandas(pd.DataFrame({"x": range(40)}), npartitions=3)
+    with dask.config.set({"pamola-dwriter.inline-parts": 1}):
+        result = s3_place.writer().write_dataframe(ddf, "wide", "parquet", encryption_key=KEY)
+    file_system, root = fsspec.core.url_to_fs(str(result.path), **s3_place.options)
+    (table,) = (name for name in file_system.find(root) if "_parts-" in name)
+    data = file_system.cat_file(table)
+    file_system.pipe_file(
+        table, {"empty": b"", "more": data + b"x", "flip": flipped(data, 99)}[how]
+    )
+    for action in (read_dataset, verify):
+        with pytest.raises(IntegrityError, match="_parts-"):
+            action(result.path, encryption_key=KEY, storage_options=s3_place.options)
