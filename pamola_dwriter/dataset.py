@@ -9,7 +9,7 @@ from typing import Any
 
 from pamola_dwriter import envelope, layout, manifest
 from pamola_dwriter.contracts import Store
-from pamola_dwriter.errors import DatasetReplacedError, IntegrityError
+from pamola_dwriter.errors import DatasetReplacedError, IntegrityError, TargetUnavailableError
 from pamola_dwriter.manifest import Envelope, Manifest, PartTable
 from pamola_dwriter.spec import PartRecord, Redacted, WriteId
 
@@ -113,15 +113,28 @@ def _list_parts(
 ) -> tuple[PartRecord, ...]:
     table = document.part_table
     parts = document.parts if table is None else _read_table(store, directory, table, document, key)
+    if len({part.path for part in parts}) != len(parts):
+        raise IntegrityError("the manifest was altered: it lists a part twice")
     if manifest.totals(parts) != dict(document.totals):
         raise IntegrityError("the parts listed do not add up to the totals of the manifest")
     return parts
 
 
+def _read_bounded(store: Store, path: str, size: int) -> bytes:
+    """Return a file of `size` bytes, or enough of another to tell that it is another."""
+    try:
+        return store.read(path, 0, size + 1)
+    except TargetUnavailableError:
+        # An object store may refuse any range of a file that is empty.
+        if store.size(path):
+            raise
+        return b""
+
+
 def _read_table(
     store: Store, directory: str, table: PartTable, document: Manifest, key: bytes | None
 ) -> tuple[PartRecord, ...]:
-    data = store.read(layout.join(directory, table.path))
+    data = _read_bounded(store, layout.join(directory, table.path), table.size_bytes)
     if hashlib.sha256(data).hexdigest() != table.sha256:
         raise IntegrityError(f"part table {table.path} was altered", part=table.path)
     if key is not None:

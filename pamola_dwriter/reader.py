@@ -18,7 +18,7 @@ from pamola_dwriter import formats, keys, layout
 from pamola_dwriter.envelope import simplefile
 from pamola_dwriter.errors import InvalidTargetError, TargetExistsError
 from pamola_dwriter.opening import Artifact, Dataset, find, find_artifact, find_dataset
-from pamola_dwriter.parts import load_index, load_part, naming_part, open_part
+from pamola_dwriter.parts import load_index, load_part, naming_manifest, naming_part, open_part
 from pamola_dwriter.paths import PathLike
 
 
@@ -67,7 +67,8 @@ def read_dataset(
     source = dataset.source(committed, encryption_key, client)
     chosen = None if columns is None else list(columns)
     formats.stored_columns(source.frame, chosen)
-    meta = formats.empty_meta(source.schema, source.frame, chosen)
+    with naming_manifest():
+        meta = formats.empty_meta(source.schema, source.frame, chosen)
     selected = {"columns": chosen} if chosen else {}
     # Dask would make text of every object column: of decimals, dates and lists too.
     with dask.config.set({"dataframe.convert-string": False}):
