@@ -1,126 +1,157 @@
-"""No key, passphrase or credential in anything a run leaves behind."""
+"""No key, passphrase or credential in anything that writing and reading leaves behind or shows.
+
+All kinds of keys are used at the same time on one cluster that logs everything and spills every
+result to its disk. Whatever it shows is collected once, and searched for the secrets of each kind.
+"""
 
 from __future__ import annotations
 
-import base64
-import json
+import io
 import logging
 import pickle
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_bytes, token_hex
 from typing import Any
 
 import dask.dataframe as dd
 import pandas as pd
+import pyarrow as pa
+import pyrage
 import pytest
 import s3fs
-import yaml
-from distributed import Client
+from distributed import Client, performance_report, wait
 
-from deploy.local.servers import Cluster, S3Server
-from pamola_dwriter import DataWriter, read_dataset
-from pamola_dwriter.errors import WriteFailedError
+from deploy.local import servers
+from deploy.local.key_servers import kms_server, vault_server
+from pamola_dwriter import DataWriter, LazyWrite, keys, layout, manifest, read_dataset
+from pamola_dwriter.errors import SchemaMismatchError, WriteFailedError
+from pamola_dwriter.keys.age import dataset_identity
+from tests import sweeping
+from tests.places import batch
+from tests.sweeping import Secret
 
-RAW = bytes.fromhex("7f3a91c2" * 8)
-PASSPHRASE = "wonderful-tortoise-42"
+PARTITIONS = 4
+PATIENCE = 60
+IDENTITY, HOLDER = (pyrage.x25519.Identity.generate() for _ in range(2))
+RAW, IN_FILE = (token_bytes(32) for _ in range(2))
+PASSPHRASE = f"wonderful-tortoise-{token_hex(8)}"
+
+LOUD = {"DASK_LOGGING__ROOT": "debug", "DASK_LOGGING__DISTRIBUTED": "debug"}
+SPILLING = {
+    "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "1e-12",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL_COMPRESSION": "false",
+}
+"""Every result goes to disk at once, as it is."""
 
 
-def forms(secret: bytes) -> list[str]:
-    """Every form in which a secret may show in text."""
-    plain = [secret.hex(), base64.b64encode(secret).decode(), repr(secret)[2:-1]]
-    return [*plain, base64.urlsafe_b64encode(secret).decode(), str(list(secret))[1:-1]]
+@dataclass(frozen=True)
+class Case:
+    """A way to name a key; ``travels`` if the workers cannot resolve it."""
+
+    key: Any = field(repr=False)
+    secret: bytes | None = field(repr=False)
+    travels: bool = False
+    opens: str | None = field(default=None, repr=False)
+    mode: str | None = None
+
+    def given(self, folder: Path) -> Any:
+        """What is given as encryption_key; a file of a key is in `folder`."""
+        return self.key.format(folder=folder) if isinstance(self.key, str) else self.key
+
+    def opener(self, folder: Path) -> Any:
+        """What opens the data: not the key given, if that is public."""
+        return self.opens or self.given(folder)
 
 
-def frame(function: Any = None) -> dd.DataFrame:
-    ddf = dd.from_pandas(pd.DataFrame({"x": range(100)}), npartitions=4)
-    return ddf if function is None else ddf.map_partitions(function, meta=ddf._meta)
+CASES = {
+    "raw": Case(RAW, RAW, travels=True),
+    "passphrase": Case(PASSPHRASE, PASSPHRASE.encode(), travels=True),
+    "env": Case("env:PII_KEY", None),
+    "file": Case("file:{folder}/key", IN_FILE),
+    "awskms": Case("awskms:alias/pii", None),
+    "vault": Case("vault:pii", None),
+    "age identity": Case(str(IDENTITY), str(IDENTITY).encode(), travels=True),
+    "age recipient": Case(
+        str(HOLDER.to_public()),
+        str(HOLDER).encode(),
+        travels=True,
+        opens=str(HOLDER),
+    ),
+    "age files": Case(
+        ["env:PII_KEY", str(HOLDER.to_public())],
+        str(HOLDER).encode(),
+        opens=str(HOLDER),
+        mode="age",
+    ),
+}
 
 
-def explode(partition: pd.DataFrame) -> pd.DataFrame:
-    if partition["x"].max() > 80:
+def hold(partition: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
+    """Let the last partition wait until a test opens the gate."""
+    if len(partition) and partition["x"].max() == 10 * PARTITIONS - 1:
+        Path(folder, f"waiting-{name}").touch()
+        while not Path(folder, "open").exists():
+            time.sleep(0.02)
+    return partition
+
+
+def explode(partition: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
+    if len(partition) and partition["x"].max() > 20:
         raise RuntimeError("deliberate")
     return partition
 
 
-def traces(client: Client, cluster: Cluster, folder: Path) -> str:
-    """Everything the cluster would show an operator, as one text."""
-    client.dump_cluster_state(str(folder / "dump"), format="yaml")
-    dump = (folder / "dump.yaml").read_text()
-    assert isinstance(yaml.load(dump, Loader=yaml.CSafeLoader), dict)
-    logs = [client.get_scheduler_logs(), client.get_worker_logs(), client.get_events()]
-    profile = json.dumps(client.profile(), default=str)
-    return "\n".join([dump, cluster.read_logs(), *map(repr, logs), profile])
+@dataclass
+class Run:
+    """Writes with all kinds of keys on one cluster, and what was seen of them."""
 
+    cluster: servers.Cluster
+    client: Client
+    s3: servers.S3Server
+    folder: Path
+    places: dict[str, bytes] = field(default_factory=dict)
+    secrets: dict[str, list[Secret]] = field(default_factory=dict)
+    carried: dict[str, bool] = field(default_factory=dict)
+    write_ids: dict[str, list[str]] = field(default_factory=dict)
 
-@pytest.mark.parametrize(
-    ("key", "secrets"),
-    [
-        (RAW, forms(RAW)),
-        (PASSPHRASE, [PASSPHRASE]),
-        ("env:PII_KEY", None),
-    ],
-    ids=["raw", "passphrase", "env"],
-)
-def test_no_secret_in_what_a_run_leaves_behind(  # noqa: PLR0913 - fixtures, not parameters
-    key: Any,
-    secrets: list[str] | None,
-    client: Client,
-    cluster: Cluster,
-    s3: S3Server,
-    s3_task_dir: str,
-    pii_key: str,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """A good write, a failing one and a read: dumps, logs, events, reprs and files are clean."""
-    sought = [*(secrets or [pii_key]), s3.secret_key]
-    caplog.set_level(logging.DEBUG, logger="pamola_dwriter")
-    caplog.set_level(logging.DEBUG, logger="distributed")
-    writer = DataWriter(s3_task_dir, storage_options=s3.storage_options, encryption_key=key)
-    lazy = writer.write_dataframe(frame(), "people", "parquet", compute=False)
-    shown = [repr(writer), repr(lazy), repr(dict(lazy.__dask_graph__())), str(lazy._spec)]
-    handle = lazy.submit()
-    result = handle.result(timeout=60)
-    shown += [repr(handle), repr(handle.progress()), repr(result), result._repr_html_()]
-    with pytest.raises(WriteFailedError) as caught:
-        writer.write_dataframe(frame(explode), "people", "parquet")
-    shown += [repr(caught.value), str(caught.value), repr(caught.value.__cause__)]
-    back = read_dataset(result.path, encryption_key=key)
-    assert len(back) == 100
-    shown += [repr(back), repr(back.expr), repr(dict(back.__dask_graph__()))]
-    stored = "".join(data.decode("latin-1") for data in _files(s3, s3_task_dir))
-    text = "\n".join([*shown, caplog.text, traces(client, cluster, tmp_path), stored])
-    assert result.write_id in text
-    for secret in sought:
-        assert secret not in text
+    def writer(self, name: str, **options: Any) -> DataWriter:
+        case = CASES[name]
+        return DataWriter(
+            f"s3://{self.s3.bucket}/{name.replace(' ', '-')}",
+            storage_options=self.s3.storage_options,
+            encryption_key=case.given(self.folder),
+            encryption_mode=case.mode,
+            **options,
+        )
 
+    def compile(self, name: str, function: Callable[..., Any], **options: Any) -> LazyWrite:
+        """Compile a write, and learn its dataset key as who may open it does."""
+        ddf = dd.from_pandas(batch(0, 10 * PARTITIONS), npartitions=PARTITIONS)
+        held = ddf.map_partitions(function, str(self.folder), name, meta=ddf._meta)
+        writer = self.writer(name)
+        lazy = writer.write_dataframe(held, "people", "parquet", compute=False, **options)
+        sealing = lazy._spec.sealing
+        assert sealing is not None
+        opener = keys.resolve(CASES[name].opener(self.folder))
+        context = manifest.key_context(sealing.keyed_by)
+        key = keys.unwrap_any(opener, sealing.wrapped, context)
+        identity = dataset_identity(key).encode()
+        self.secrets.setdefault(name, []).extend(
+            [Secret("the dataset key", key), Secret("the identity of the dataset", identity)]
+        )
+        self.carried[name] = any(_holds(sweeping.pickled(lazy.__dask_graph__()), key))
+        self.write_ids.setdefault(name, []).append(lazy.write_id)
+        self.see(f"{name}: writer", writer)
+        self.see(f"{name}: lazy write", lazy, dict(lazy.__dask_graph__()), lazy._spec)
+        return lazy
 
-def test_resolvable_key_is_not_in_the_graph(client: Client, tmp_path: Path, pii_key: str) -> None:
-    """Where the workers resolve the provider, not even the pickled graph holds a key."""
-    writer = DataWriter(tmp_path, encryption_key="env:PII_KEY")
-    lazy = writer.write_dataframe(frame(), "people", "parquet", compute=False)
-    assert lazy._spec.sealing is not None
-    assert lazy._spec.sealing.dataset_key is None
-    graph = pickle.dumps(dict(lazy.__dask_graph__()))
-    assert pii_key.encode() not in graph
-    assert bytes.fromhex(pii_key) not in graph
+    def see(self, place: str, *things: Any) -> None:
+        said = "\n".join(map(sweeping.shown, things))
+        self.places[f"{place}, number {len(self.places)}"] = said.encode()
 
-
-def test_unresolvable_provider_travels_with_a_warning(
-    client: Client,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """A variable set here and not on the workers: the dataset key travels, and a log says so."""
-    monkeypatch.setenv("ONLY_HERE", RAW.hex())
-    writer = DataWriter(tmp_path, encryption_key="env:ONLY_HERE")
-    result = writer.write_dataframe(frame(), "people", "parquet")
-    assert "cannot resolve env:ONLY_HERE" in caplog.text
-    assert len(read_dataset(result.path, encryption_key=RAW)) == 100
-
-
-def _files(s3: S3Server, task_dir: str) -> list[bytes]:
-    file_system = s3fs.S3FileSystem(**s3.storage_options, use_listings_cache=False)
-    found = file_system.find(task_dir)
-    assert found
-    return [file_system.cat_file(file) for file in found]
+    def add(self, when: str, found: dict[str, bytes]) -> None:
+        self.places |= {f"{place}, {when}": data for place, data in found.items()}

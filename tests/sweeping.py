@@ -1,0 +1,280 @@
+"""Look for secrets, in every form and in pieces, in everything that a Dask cluster shows or stores."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import json
+import os
+import pickle
+import re
+import traceback
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from bokeh.client import pull_session
+from distributed import Client
+
+from deploy.local import servers
+
+PIECE = 8
+"""Bytes of a secret that count as a leak: a repr may have been cut. By chance they do not occur."""
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What must not show, under a name that may."""
+
+    name: str
+    value: bytes = field(repr=False)
+
+    def pieces(self) -> dict[str, tuple[bytes, ...]]:
+        """Every form in which a stretch of the secret may show, by the name of the form.
+
+        In whatever way 15 bytes in a row are written, one of these stands in it.
+        """
+        cut = [self.value[at : at + PIECE] for at in range(0, len(self.value) - PIECE + 1, PIECE)]
+        spelt = "".join(map(chr, self.value))
+        shown = [repr(spelt[at : at + PIECE])[1:-1] for at in range(0, len(spelt), PIECE)]
+        listed = [[str(byte) for byte in piece] for piece in cut]
+        return {
+            "raw": tuple(cut),
+            "hex": tuple(piece.hex().encode() for piece in cut),
+            "HEX": tuple(piece.hex().upper().encode() for piece in cut),
+            "base64": tuple(_base64_pieces(self.value, b"+/")),
+            "url base64": tuple(_base64_pieces(self.value, b"-_")),
+            "decimals": tuple(sep.join(piece).encode() for piece in listed for sep in (",", " ")),
+            "repr of bytes": tuple(repr(piece)[2:-1].encode() for piece in cut),
+            "repr of text": tuple(one.encode() for one in shown if len(one) >= PIECE),
+            "URL": tuple(quote(piece, safe="").encode() for piece in cut),
+        }
+
+
+def _base64_pieces(secret: bytes, altchars: bytes) -> Iterable[bytes]:
+    """Cut the base64 of `secret` as it is at each of the three offsets in a longer text."""
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + secret, altchars=altchars).rstrip(b"=")
+        inner = text[-(-before * 8 // 6) : -1]  # without what the neighbours have a part in
+        yield from (inner[at : at + 11] for at in range(0, len(inner) - 10, 11))
+
+
+_BLANK = re.compile(rb"(\\n)?[\s\x00]+")
+_HEX_ESCAPE = re.compile(rb"\\x[0-9a-fA-F]{2}")
+
+
+def normal_forms(data: bytes) -> tuple[bytes, ...]:
+    """Return `data` and what is left of it without line breaks, nested escapes and their case."""
+    single = re.sub(rb"\\+", rb"\\", data)
+    lower = _HEX_ESCAPE.sub(lambda found: found[0].lower(), single)
+    return data, _BLANK.sub(b"", data), lower, _BLANK.sub(b"", lower)
+
+
+def leaks(places: Mapping[str, bytes], secrets: Iterable[Secret]) -> list[str]:
+    """Return where which secret shows in which form; the secret itself is not in the answer."""
+    sought = [
+        (secret.name, form, re.compile(b"|".join(map(re.escape, set(pieces)))))
+        for secret in secrets
+        for form, pieces in secret.pieces().items()
+    ]
+    found = []
+    for place, data in places.items():
+        forms = set(normal_forms(data))
+        for name, form, pattern in sought:
+            if any(pattern.search(one) for one in forms):
+                found.append(f"{name} as {form} in {place}")
+    return found
+
+
+def shown(thing: Any) -> str:
+    """Return everything that an object says of itself, in one text."""
+    texts = [repr(thing), str(thing), f"{thing}", f"{[thing]!r}"]
+    for name in ("_repr_html_", "_repr_mimebundle_"):
+        if (method := getattr(thing, name, None)) is not None:
+            texts.append(repr(method()))
+    return "\n".join(texts)
+
+
+def shown_error(error: BaseException) -> str:
+    """Return all that an error report can hold: notes, causes, and the locals of every frame."""
+    captured = traceback.TracebackException.from_exception(error, capture_locals=True)
+    return "\n".join([shown(error), repr(error.args), "".join(captured.format())])
+
+
+def pickled(thing: Any) -> bytes:
+    """Return the pickle, or the reason why there is none."""
+    try:
+        return pickle.dumps(thing)
+    except Exception as error:  # noqa: BLE001 - that too is something that shows
+        return repr(error).encode()
+
+
+def cluster_views(client: Client, folder: Path) -> dict[str, bytes]:
+    """Collect what a client can ask of a cluster: dumps, state, stories, stacks, events and logs."""
+    scheduler, keys = client.scheduler, _task_keys(client)
+    asked: dict[str, Callable[[], Any]] = {
+        "scheduler info": lambda: client.scheduler_info(n_workers=-1),
+        "processing": client.processing,
+        "has_what": client.has_what,
+        "who_has": client.who_has,
+        "call stack": client.call_stack,
+        "call stack of keys": lambda: client.call_stack(keys=keys) if keys else None,
+        "task stream": client.get_task_stream,
+        "story": lambda: client.sync(scheduler.story, keys_or_stimuli=keys) if keys else None,
+        "metadata": lambda: client.sync(scheduler.get_metadata, keys=[]),
+        "events": client.get_events,
+        "scheduler logs": client.get_scheduler_logs,
+        "worker logs": client.get_worker_logs,
+        "nanny logs": lambda: client.get_worker_logs(nanny=True),
+        "versions": client.get_versions,
+        "profile": client.profile,
+        "scheduler tasks": lambda: client.run_on_scheduler(scheduler_tasks),
+        "worker tasks": lambda: client.run(worker_tasks),
+    }
+    views = {name: repr(ask()).encode() for name, ask in asked.items()}
+    for name, options in {"dump": {}, "whole dump": {"exclude": ()}}.items():
+        path = str(folder / name)
+        client.dump_cluster_state(path, format="msgpack", **options)
+        views[f"{name} in msgpack"] = gzip.decompress(Path(f"{path}.msgpack.gz").read_bytes())
+    client.dump_cluster_state(str(folder / "dump"), format="yaml")
+    views["dump in YAML"] = (folder / "dump.yaml").read_bytes()
+    assert isinstance(yaml.load(views["dump in YAML"], Loader=yaml.CSafeLoader), dict)
+    return views
+
+
+def _task_keys(client: Client) -> list[Any]:
+    found: list[Any] = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks))
+    return found
+
+
+def scheduler_tasks(dask_scheduler: Any) -> list[str]:
+    """Return all that the scheduler's tasks say of themselves; Dask fills in the scheduler."""
+    return [
+        repr((task.key, task.run_spec, task.annotations, task.metadata, task.exception_text))
+        for task in dask_scheduler.tasks.values()
+    ]
+
+
+def worker_tasks(dask_worker: Any) -> list[str]:
+    """Return all that a worker's tasks and results say of themselves."""
+    tasks = [
+        repr((task, task.run_spec, task.annotations, task.exception_text))
+        for task in dask_worker.state.tasks.values()
+    ]
+    stories = repr(dask_worker.state.story(*dask_worker.state.tasks))
+    return [*tasks, stories, repr(dict(dask_worker.data))]
+
+
+def pickled_results(dask_worker: Any) -> bytes:
+    """Return every result that a worker holds, as it would be sent or spilled."""
+    return b"".join(pickle.dumps(value) for value in dict(dask_worker.data).values())
+
+
+def pickled_tasks(dask_scheduler: Any) -> bytes:
+    """Return every task that the scheduler holds, as it is sent to a worker."""
+    return b"".join(pickle.dumps(task.run_spec) for task in dask_scheduler.tasks.values())
+
+
+def memory_holds(prefix: bytes, digest: str, size: int) -> bool:
+    """Return whether the memory of this process has the bytes with that prefix and SHA-256.
+
+    The bytes themselves are not asked for: to hand them over would put them there.
+    """
+    with Path("/proc/self/maps").open() as maps, open("/proc/self/mem", "rb", 0) as memory:
+        spans = [line.split()[:2] for line in maps if "[v" not in line]
+        for addresses, mode in spans:
+            if not mode.startswith("rw"):
+                continue
+            start, end = (int(address, 16) for address in addresses.split("-"))
+            try:
+                data = os.pread(memory.fileno(), end - start, start)
+            except OSError:  # unmapped meanwhile, or a guard page
+                continue
+            at = data.find(prefix)
+            while at >= 0:
+                if hashlib.sha256(data[at : at + size]).hexdigest() == digest:
+                    return True
+                at = data.find(prefix, at + 1)
+    return False
+
+
+def fingerprint(secret: bytes) -> tuple[bytes, str, int]:
+    """Return the arguments of :func:`memory_holds`; three bytes tell no secret."""
+    return secret[:3], hashlib.sha256(secret).hexdigest(), len(secret)
+
+
+def dashboards(client: Client, url: str) -> dict[str, bytes]:
+    """Fetch every page of the dashboards of the scheduler and the workers.
+
+    Which there are, the servers are asked in person: their ``/sitemap.json`` fails.
+    """
+    info = client.scheduler_info(n_workers=-1)["workers"]
+    names = [quote(str(name), safe="") for name in [*info, *_task_keys(client)]]
+    pages = _fetch_all(url, client.run_on_scheduler(routes), names)
+    for address, paths in client.run(worker_routes).items():
+        port = info[address]["services"]["dashboard"]
+        pages |= _fetch_all(f"http://{servers.HOST}:{port}", paths, ())
+    return pages
+
+
+def routes(dask_scheduler: Any) -> list[str]:
+    """Return the paths that a server answers, with gaps; Dask fills in the scheduler."""
+    main = dask_scheduler.http_application
+    paths = {path for each in main.applications for path in getattr(each, "app_paths", ())}
+    routers = [main.default_router, main.wildcard_router]
+    for router in routers:
+        for rule in router.rules:
+            if hasattr(rule.matcher, "regex"):
+                paths.add(rule.matcher.regex.pattern.removesuffix("$"))
+            if hasattr(rule.target, "rules"):
+                routers.append(rule.target)
+    return sorted(path for path in paths if path.startswith("/"))
+
+
+def worker_routes(dask_worker: Any) -> list[str]:
+    """As :func:`routes`, of a worker."""
+    return routes(dask_worker)
+
+
+def _fetch_all(url: str, paths: Iterable[str], names: Iterable[str]) -> dict[str, bytes]:
+    """Fetch the pages; a gap in a path is filled with each of the names."""
+    filled = set()
+    for path in paths:
+        if path.count("(") == 0:
+            filled.add(path)
+        elif path.startswith("/info"):
+            filled |= {path.replace("(.*)", name) for name in names}
+    return {url + path: _fetch(url + path) for path in filled if not path.endswith("eventstream")}
+
+
+def _fetch(url: str) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.read()
+
+
+def bokeh_documents(url: str, pages: Iterable[str]) -> dict[str, bytes]:
+    """Return what the dashboard sends a browser over its websocket, page by page."""
+    documents = {}
+    for page in pages:
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        session = pull_session(url=f"{url}/{page}")
+        try:
+            documents[page] = json.dumps(session.document.to_json(), default=repr).encode()
+        finally:
+            session.close()
+    return documents
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Return the content of every file, also of one that is being written."""
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
