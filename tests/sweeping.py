@@ -6,14 +6,17 @@ import asyncio
 import base64
 import gzip
 import hashlib
+import io
 import json
+import logging
 import os
 import pickle
 import re
 import traceback
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,10 @@ from deploy.local import servers
 
 PIECE = 8
 """Bytes of a secret that count as a leak: a repr may have been cut. By chance they do not occur."""
+
+
+_TESTS = str(Path(__file__).parent)
+_PAGES_OF_TASKS = 30
 
 
 @dataclass(frozen=True)
@@ -95,16 +102,19 @@ def leaks(places: Mapping[str, bytes], secrets: Iterable[Secret]) -> list[str]:
 
 def shown(thing: Any) -> str:
     """Return everything that an object says of itself, in one text."""
-    texts = [repr(thing), str(thing), f"{thing}", f"{[thing]!r}"]
+    texts = [repr(thing), str(thing), f"{thing}"]
     for name in ("_repr_html_", "_repr_mimebundle_"):
         if (method := getattr(thing, name, None)) is not None:
             texts.append(repr(method()))
-    return "\n".join(texts)
+    return "\n".join(dict.fromkeys(texts))
 
 
 def shown_error(error: BaseException) -> str:
     """Return all that an error report can hold: notes, causes, and the locals of every frame."""
-    captured = traceback.TracebackException.from_exception(error, capture_locals=True)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_TESTS):
+        trace = trace.tb_next  # a caller of ours, who has the keys
+    captured = traceback.TracebackException(type(error), error, trace, capture_locals=True)
     return "\n".join([shown(error), repr(error.args), "".join(captured.format())])
 
 
@@ -216,7 +226,9 @@ def dashboards(client: Client, url: str) -> dict[str, bytes]:
     Which there are, the servers are asked in person: their ``/sitemap.json`` fails.
     """
     info = client.scheduler_info(n_workers=-1)["workers"]
-    names = [quote(str(name), safe="") for name in [*info, *_task_keys(client)]]
+    running = [key for keys in client.processing().values() for key in keys]
+    tasks = [*running, *_task_keys(client)][:_PAGES_OF_TASKS]
+    names = [quote(str(name), safe="") for name in [*info, *tasks]]
     pages = _fetch_all(url, client.run_on_scheduler(routes), names)
     for address, paths in client.run(worker_routes).items():
         port = info[address]["services"]["dashboard"]
@@ -278,3 +290,33 @@ def bokeh_documents(url: str, pages: Iterable[str]) -> dict[str, bytes]:
 def files_below(folder: Path) -> dict[str, bytes]:
     """Return the content of every file, also of one that is being written."""
     return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+class _Everything(logging.Handler):
+    """Keeps messages and, whatever becomes of them, their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.kept = io.StringIO()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.write(f"{record.name}: {record.getMessage()} {record.args!r}\n")
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            self.kept.write("".join(traceback.format_exception(record.exc_info[1])))
+
+
+@contextmanager
+def logs_of_this_process() -> Iterator[io.StringIO]:
+    """Collect all that is logged here, at DEBUG."""
+    handler = _Everything()
+    loggers = [logging.getLogger(name) for name in ("", "distributed")]  # which does not propagate
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield handler.kept
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)

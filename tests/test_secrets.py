@@ -6,9 +6,6 @@ result to its disk. Whatever it shows is collected once, and searched for the se
 
 from __future__ import annotations
 
-import io
-import logging
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -35,14 +32,18 @@ from tests.places import batch
 from tests.sweeping import Secret
 
 PARTITIONS = 4
+ROWS = 10 * PARTITIONS
 PATIENCE = 60
 IDENTITY, HOLDER = (pyrage.x25519.Identity.generate() for _ in range(2))
 RAW, IN_FILE = (token_bytes(32) for _ in range(2))
 PASSPHRASE = f"wonderful-tortoise-{token_hex(8)}"
 
+PLOTS = ("status", "tasks", "individual-task-stream", "exceptions")
+"""Pages of the dashboard whose content is fetched over their websocket."""
+
 LOUD = {"DASK_LOGGING__ROOT": "debug", "DASK_LOGGING__DISTRIBUTED": "debug"}
 SPILLING = {
-    "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "1e-12",
+    "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET": "1e-9",
     "DASK_DISTRIBUTED__WORKER__MEMORY__SPILL_COMPRESSION": "false",
 }
 """Every result goes to disk at once, as it is."""
@@ -92,7 +93,7 @@ CASES = {
 
 def hold(partition: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
     """Let the last partition wait until a test opens the gate."""
-    if len(partition) and partition["x"].max() == 10 * PARTITIONS - 1:
+    if _is_last(partition):
         Path(folder, f"waiting-{name}").touch()
         while not Path(folder, "open").exists():
             time.sleep(0.02)
@@ -100,9 +101,19 @@ def hold(partition: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
 
 
 def explode(partition: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
-    if len(partition) and partition["x"].max() > 20:
+    """Fail as code of a user does."""
+    if _is_last(partition):
         raise RuntimeError("deliberate")
     return partition
+
+
+def misfit(partition: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
+    """Let a task of ours fail, which has the whole RunSpec among its arguments."""
+    return partition.astype({"x": "str"}) + "?" if _is_last(partition) else partition
+
+
+def _is_last(partition: pd.DataFrame) -> bool:
+    return len(partition) > 0 and str(partition["x"].iloc[-1]) == str(ROWS - 1)
 
 
 @dataclass
@@ -113,45 +124,167 @@ class Run:
     client: Client
     s3: servers.S3Server
     folder: Path
-    places: dict[str, bytes] = field(default_factory=dict)
-    secrets: dict[str, list[Secret]] = field(default_factory=dict)
-    carried: dict[str, bool] = field(default_factory=dict)
-    write_ids: dict[str, list[str]] = field(default_factory=dict)
+    places: dict[str, bytes] = field(default_factory=dict, repr=False)
+    secrets: dict[str, list[Secret]] = field(default_factory=dict, repr=False)
+    graphs: dict[str, bytes] = field(default_factory=dict, repr=False)
+    tasks: bytes = field(default=b"", repr=False)
+    write_ids: list[str] = field(default_factory=list)
 
-    def writer(self, name: str, **options: Any) -> DataWriter:
+    @property
+    def dashboard(self) -> str:
+        return str(self.cluster.dashboard_url).removesuffix("/status")
+
+    def compile(self, name: str, function: Callable[..., Any]) -> LazyWrite:
+        """Compile a write, and learn its dataset key as who may open it does."""
         case = CASES[name]
-        return DataWriter(
+        ddf = dd.from_pandas(batch(0, ROWS), npartitions=PARTITIONS)
+        frame = ddf.map_partitions(function, str(self.folder), name, meta=ddf._meta)
+        writer = DataWriter(
             f"s3://{self.s3.bucket}/{name.replace(' ', '-')}",
             storage_options=self.s3.storage_options,
             encryption_key=case.given(self.folder),
             encryption_mode=case.mode,
-            **options,
         )
+        lazy = writer.write_dataframe(frame, "people", "parquet", compute=False)
+        key = self.learn(name, lazy)
+        graph = dict(lazy.__dask_graph__())
+        self.graphs[name] = sweeping.pickled(graph)
+        self.write_ids.append(lazy.write_id)
+        self.see(f"{name}: compiled", writer, lazy, graph, lazy._spec, list(graph))
+        if not case.travels:
+            self.places[f"{name}: pickled graph, {lazy.write_id}"] = self.graphs[name]
+        assert (key in self.graphs[name]) == case.travels
+        return lazy
 
-    def compile(self, name: str, function: Callable[..., Any], **options: Any) -> LazyWrite:
-        """Compile a write, and learn its dataset key as who may open it does."""
-        ddf = dd.from_pandas(batch(0, 10 * PARTITIONS), npartitions=PARTITIONS)
-        held = ddf.map_partitions(function, str(self.folder), name, meta=ddf._meta)
-        writer = self.writer(name)
-        lazy = writer.write_dataframe(held, "people", "parquet", compute=False, **options)
+    def learn(self, name: str, lazy: LazyWrite) -> bytes:
         sealing = lazy._spec.sealing
         assert sealing is not None
         opener = keys.resolve(CASES[name].opener(self.folder))
         context = manifest.key_context(sealing.keyed_by)
         key = keys.unwrap_any(opener, sealing.wrapped, context)
         identity = dataset_identity(key).encode()
-        self.secrets.setdefault(name, []).extend(
-            [Secret("the dataset key", key), Secret("the identity of the dataset", identity)]
-        )
-        self.carried[name] = any(_holds(sweeping.pickled(lazy.__dask_graph__()), key))
-        self.write_ids.setdefault(name, []).append(lazy.write_id)
-        self.see(f"{name}: writer", writer)
-        self.see(f"{name}: lazy write", lazy, dict(lazy.__dask_graph__()), lazy._spec)
-        return lazy
+        self.secrets[name] += [Secret("dataset key", key), Secret("dataset identity", identity)]
+        return key
 
     def see(self, place: str, *things: Any) -> None:
         said = "\n".join(map(sweeping.shown, things))
-        self.places[f"{place}, number {len(self.places)}"] = said.encode()
+        self.places[f"{place} ({len(self.places)})"] = said.encode()
 
-    def add(self, when: str, found: dict[str, bytes]) -> None:
-        self.places |= {f"{place}, {when}": data for place, data in found.items()}
+    def look(self, when: str) -> None:
+        """Collect what the cluster tells a client now."""
+        folder = self.folder / when
+        folder.mkdir()
+        views = sweeping.cluster_views(self.client, folder)
+        self.places |= {f"{place}, {when}": data for place, data in views.items()}
+
+    def browse(self) -> None:
+        """Collect what the dashboards show now."""
+        self.places |= sweeping.dashboards(self.client, self.dashboard)
+        self.places |= sweeping.bokeh_documents(self.dashboard, PLOTS)
+
+    def write_while_a_worker_dies(self) -> None:
+        """Write with every key; look while all are under way, and kill a worker then."""
+        lazies = {name: self.compile(name, hold) for name in CASES}
+        report = self.folder / "report.html"
+        with performance_report(str(report)):
+            handles = {name: lazy.submit() for name, lazy in lazies.items()}
+            _await(lambda: len(list(self.folder.glob("waiting-*"))) == len(CASES))
+            self.look("under way")
+            self.browse()
+            self.tasks = self.client.run_on_scheduler(sweeping.pickled_tasks)
+            self.cluster.kill_worker()
+            (self.folder / "open").touch()
+            for name, handle in handles.items():
+                result = handle.result(PATIENCE)
+                self.see(f"{name}: written", handle, handle.progress(), result)
+        self.places["performance report"] = report.read_bytes()
+        self.cluster.wait_for_workers()
+
+    def fail(self, function: Callable[..., Any], expected: type[Exception]) -> None:
+        """Write what cannot be computed, or does not fit."""
+        handles = {name: self.compile(name, function).submit() for name in CASES}
+        for name, handle in handles.items():
+            with pytest.raises(expected) as caught:
+                handle.result(PATIENCE)
+            told = sweeping.shown_error(caught.value).encode()
+            self.places[f"{name}: {expected.__name__}"] = told
+
+    def read(self, name: str) -> None:
+        path = f"s3://{self.s3.bucket}/{name.replace(' ', '-')}/output/people"
+        back = read_dataset(
+            path,
+            encryption_key=CASES[name].opener(self.folder),
+            storage_options=self.s3.storage_options,
+        )
+        self.see(f"{name}: read", back, back.expr, dict(back.__dask_graph__()))
+        assert len(back) == ROWS
+
+    def spill(self) -> None:
+        """Hold the result of every task of a write, all on disk, and look there."""
+        lazies = [self.compile(name, hold) for name in CASES]
+        held = [self.client.get(z._graph, list(dict(z._graph)), sync=False) for z in lazies]
+        wait(held, timeout=PATIENCE)
+        self.look("held")
+        results = self.client.run(sweeping.pickled_results)
+        self.places |= {f"results of {worker}": data for worker, data in results.items()}
+        self.places |= sweeping.files_below(self.cluster.run)
+        for futures in held:
+            self.client.cancel(futures)
+
+    def stored(self) -> dict[str, bytes]:
+        file_system = s3fs.S3FileSystem(**self.s3.storage_options, use_listings_cache=False)
+        return {file: file_system.cat_file(file) for file in file_system.find(self.s3.bucket)}
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def run(
+    s3: servers.S3Server, pii_key: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Run]:
+    """All writes, done, with everything collected that could be seen of them."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "key").write_bytes(IN_FILE)
+    (folder / "key").chmod(0o600)
+    aws_secret = token_hex(20)
+    with ExitStack() as stack:
+        kms, vault = stack.enter_context(kms_server()), stack.enter_context(vault_server())
+        kms.make_key("pii")
+        vault.make_key("pii", derived=True)
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        services = {**kms.environment, "AWS_SECRET_ACCESS_KEY": aws_secret, **vault.environment}
+        for name, value in services.items():
+            patch.setenv(name, value)
+        log = stack.enter_context(sweeping.logs_of_this_process())
+        cluster = stack.enter_context(servers.cluster(threads=8, env=LOUD | SPILLING))
+        client = stack.enter_context(Client(cluster.scheduler_address))
+        done = Run(cluster, client, s3, folder)
+        of_all = [
+            Secret("PII_KEY", bytes.fromhex(pii_key)),
+            Secret("the AWS secret key", aws_secret.encode()),
+            Secret("the secret key of S3", s3.secret_key.encode()),
+            Secret("the Vault token", vault.token.encode()),
+        ]
+        for name, case in CASES.items():
+            own = [] if case.secret is None else [Secret("the key given", case.secret)]
+            done.secrets[name] = [*own, *of_all]
+        done.write_while_a_worker_dies()
+        done.fail(explode, WriteFailedError)
+        done.fail(misfit, SchemaMismatchError)
+        for name in CASES:
+            done.read(name)
+        done.spill()
+        done.places |= done.stored()
+        done.places["logs of this process"] = log.getvalue().encode()
+        yield done
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_secret_shows(run: Run, name: str) -> None:
+    """Neither the key given nor the dataset key is in anything shown, logged, spilt or stored."""
+    assert sweeping.leaks(run.places, run.secrets[name]) == []
