@@ -16,7 +16,7 @@ import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ def pickled(thing: Any) -> bytes:
 
 def cluster_views(client: Client, folder: Path) -> dict[str, bytes]:
     """Collect what a client can ask of a cluster: dumps, state, stories, stacks, events and logs."""
-    scheduler, keys = client.scheduler, _task_keys(client)
+    keys = _task_keys(client)
     asked: dict[str, Callable[[], Any]] = {
         "scheduler info": lambda: client.scheduler_info(n_workers=-1),
         "processing": client.processing,
@@ -175,8 +175,8 @@ def cluster_views(client: Client, folder: Path) -> dict[str, bytes]:
         "call stack": client.call_stack,
         "call stack of keys": lambda: client.call_stack(keys=keys) if keys else None,
         "task stream": client.get_task_stream,
-        "story": lambda: client.sync(scheduler.story, keys_or_stimuli=keys) if keys else None,
-        "metadata": lambda: client.sync(scheduler.get_metadata, keys=[]),
+        "story": lambda: client.story(*keys),
+        "metadata": lambda: client.run_on_scheduler(_metadata),
         "events": client.get_events,
         "scheduler logs": client.get_scheduler_logs,
         "worker logs": client.get_worker_logs,
@@ -207,6 +207,10 @@ def _task_keys(client: Client) -> list[Any]:
     return found
 
 
+def _metadata(dask_scheduler: Any) -> str:
+    return repr((dask_scheduler.task_metadata, dask_scheduler.extensions))
+
+
 def scheduler_tasks(dask_scheduler: Any) -> list[str]:
     """Return all that the scheduler's tasks say of themselves; Dask fills in the scheduler."""
     return [
@@ -235,32 +239,44 @@ def pickled_tasks(dask_scheduler: Any) -> bytes:
     return b"".join(pickle.dumps(task.run_spec) for task in dask_scheduler.tasks.values())
 
 
-def memory_holds(prefix: bytes, digest: str, size: int) -> bool:
-    """Return whether the memory of this process has the bytes with that prefix and SHA-256.
+@dataclass(frozen=True)
+class Fingerprint:
+    """What it takes to recognize a secret, and not to know it."""
 
-    The bytes themselves are not asked for: to hand them over would put them there.
+    prefix: bytes
+    size: int
+    sha256: bytes
+
+    @classmethod
+    def of(cls, secret: Secret) -> Fingerprint:
+        digest = hashlib.sha256(secret.value).digest()
+        return cls(secret.value[:3], len(secret.value), digest)
+
+    def is_in(self, data: bytes) -> bool:
+        at = data.find(self.prefix)
+        while at >= 0:
+            if hashlib.sha256(data[at : at + self.size]).digest() == self.sha256:
+                return True
+            at = data.find(self.prefix, at + 1)
+        return False
+
+
+def in_memory(sought: Mapping[str, Fingerprint]) -> set[str]:
+    """Return the names of those secrets that the memory of this process has somewhere.
+
+    They come as fingerprints: to hand the secrets over would put them there.
     """
-    with Path("/proc/self/maps").open() as maps, open("/proc/self/mem", "rb", 0) as memory:
-        spans = [line.split()[:2] for line in maps if "[v" not in line]
-        for addresses, mode in spans:
-            if not mode.startswith("rw"):
+    found = set()
+    with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
+        for line in maps.readlines():
+            addresses, mode = line.split()[:2]
+            if not mode.startswith("rw") or "[v" in line:
                 continue
             start, end = (int(address, 16) for address in addresses.split("-"))
-            try:
+            with suppress(OSError):  # unmapped meanwhile, or a guard page
                 data = os.pread(memory.fileno(), end - start, start)
-            except OSError:  # unmapped meanwhile, or a guard page
-                continue
-            at = data.find(prefix)
-            while at >= 0:
-                if hashlib.sha256(data[at : at + size]).hexdigest() == digest:
-                    return True
-                at = data.find(prefix, at + 1)
-    return False
-
-
-def fingerprint(secret: bytes) -> tuple[bytes, str, int]:
-    """Return the arguments of :func:`memory_holds`; three bytes tell no secret."""
-    return secret[:3], hashlib.sha256(secret).hexdigest(), len(secret)
+                found |= {name for name, mark in sought.items() if mark.is_in(data)}
+    return found
 
 
 def dashboards(client: Client, url: str) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ result to its disk. Whatever it shows is collected once, and searched for the se
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -132,7 +133,9 @@ class Run:
     secrets: dict[str, list[Secret]] = field(default_factory=dict, repr=False)
     graphs: dict[str, bytes] = field(default_factory=dict, repr=False)
     tasks: bytes = field(default=b"", repr=False)
-    dataset_keys: dict[str, bytes] = field(default_factory=dict, repr=False)
+    in_scheduler: set[str] = field(default_factory=set)
+    in_workers: set[str] = field(default_factory=set)
+    write_ids: list[str] = field(default_factory=list)
     found: set[sweeping.Leak] = field(default_factory=set)
 
     @property
@@ -153,7 +156,7 @@ class Run:
         lazy = writer.write_dataframe(frame, "people", "parquet", compute=False)
         self._learn(name, lazy)
         graph = dict(lazy.__dask_graph__())
-        self.graphs[name] = sweeping.pickled(graph)
+        self.graphs[lazy.write_id] = pickle.dumps(graph)
         self.see(f"{name}: compiled", writer, lazy, graph, lazy._spec, list(graph))
         return lazy
 
@@ -164,10 +167,10 @@ class Run:
         context = manifest.key_context(sealing.keyed_by)
         key = keys.unwrap_any(opener, sealing.wrapped, context)
         identity = dataset_identity(key).encode()
-        self.dataset_keys[lazy.write_id] = key
+        self.write_ids.append(lazy.write_id)
         self.secrets[name] += [
-            Secret(f"{name}: the dataset key", key),
-            Secret(f"{name}: the identity of the dataset", identity),
+            Secret(f"{name}: the dataset key of {lazy.write_id}", key),
+            Secret(f"{name}: the identity of {lazy.write_id}", identity),
         ]
 
     def see(self, place: str, *things: Any) -> None:
@@ -233,8 +236,19 @@ class Run:
         results = self.client.run(sweeping.pickled_results)
         self.places |= {f"results of {worker}": data for worker, data in results.items()}
         self.places |= sweeping.files_below(self.cluster.run)
+        self.tasks += self.client.run_on_scheduler(sweeping.pickled_tasks)
+        self.look_into_memory()
         for futures in held:
             self.client.cancel(futures)
+
+    def look_into_memory(self) -> None:
+        """Find out which of the secrets the scheduler and the workers have in memory."""
+        marks = {
+            secret.name: sweeping.Fingerprint.of(secret)
+            for secret in chain(*self.secrets.values())
+        }
+        self.in_scheduler = self.client.run_on_scheduler(sweeping.in_memory, marks)
+        self.in_workers = set().union(*self.client.run(sweeping.in_memory, marks).values())
 
     def stored(self) -> dict[str, bytes]:
         file_system = s3fs.S3FileSystem(**self.s3.storage_options, use_listings_cache=False)
@@ -296,3 +310,53 @@ def test_no_secret_shows(run: Run, name: str) -> None:
     """Neither keys nor credentials are in anything shown, logged, dumped, spilt or stored."""
     names = {secret.name for secret in run.secrets[name]}
     assert [leak for leak in run.found if leak.secret in names] == []
+
+
+def test_places_were_looked_at(run: Run) -> None:
+    """What was searched is about the writes: dumps, pages, logs, spilt results, stored files."""
+    about = {place for place, data in run.places.items() if _is_about(data, run.write_ids)}
+    views = ["dump in msgpack", "whole dump in msgpack", "story", "worker logs", "scheduler logs"]
+    views += ["scheduler tasks", "worker tasks", "events", "task stream"]
+    assert {f"{view}, held" for view in views} <= about
+    assert {"dump in YAML", "performance report", "logs of this process", "tasks"} <= about
+    assert any("/info/task/" in place for place in about)
+    assert any(place.endswith("_manifest.json") for place in about)
+    for stage in ("serialize", "encrypt", "put", "gather", "commit"):
+        assert any(f"pamola-{stage}" in place and "/storage/" in place for place in about)
+    log = next(data for place, data in run.places.items() if place.endswith("workers.log"))
+    assert b"DEBUG" in log
+    assert b"Compute Failed" in log
+    assert b"RunSpec(" in log
+
+
+def _is_about(data: bytes, write_ids: list[str]) -> bool:
+    return any(write_id.encode() in data for write_id in write_ids)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_where_a_dataset_key_may_be(run: Run, name: str) -> None:
+    """It is in the pickled graph and tasks if no worker can resolve the key given; else nowhere."""
+    secrets = run.secrets[name]
+    carried = sweeping.leaks({"graphs": b"".join(run.graphs.values()), "tasks": run.tasks}, secrets)
+    places = {(leak.secret, leak.place) for leak in carried}
+    dataset_keys = [secret.name for secret in secrets if "the dataset key" in secret.name]
+    expected = {(key, "graphs") for key in dataset_keys}
+    # The scheduler was asked for its tasks while these were under way, and these held.
+    expected |= {(key, "tasks") for key in (dataset_keys[0], dataset_keys[-1])}
+    assert places == (expected if CASES[name].travels else set())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_the_scheduler_has_in_memory(run: Run, name: str) -> None:
+    """No key given ever reaches a scheduler, and no dataset key that need not travel."""
+    assert f"{name}: the key given" not in run.in_scheduler
+    names = {secret.name for secret in run.secrets[name]} & run.in_scheduler
+    if not CASES[name].travels:
+        assert names == set()
+    assert {secret.name for secret in run.secrets[name]} & run.in_workers
+
+
+@pytest.mark.parametrize("name", ["raw", "passphrase", "age identity", "age recipient"])
+def test_given_key_does_not_reach_the_workers(run: Run, name: str) -> None:
+    """A key that workers cannot resolve stays in the client: the memory of no worker has it."""
+    assert f"{name}: the key given" not in run.in_workers
