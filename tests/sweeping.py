@@ -1,4 +1,4 @@
-"""Look for secrets, in every form and in pieces, in everything that a Dask cluster shows or stores."""
+"""Look for secrets, however spelt, in all that a Dask cluster shows or stores."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def pickled(thing: Any) -> bytes:
 
 
 def cluster_views(client: Client, folder: Path) -> dict[str, bytes]:
-    """Collect what a client can ask of a cluster: dumps, state, stories, stacks, events and logs."""
+    """Collect what a client can ask of a cluster: dumps, stories, call stacks, events, logs."""
     keys = _task_keys(client)
     asked: dict[str, Callable[[], Any]] = {
         "scheduler info": lambda: client.scheduler_info(n_workers=-1),

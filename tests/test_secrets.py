@@ -26,7 +26,12 @@ from distributed import Client, performance_report, wait
 from deploy.local import servers
 from deploy.local.key_servers import kms_server, vault_server
 from pamola_dwriter import DataWriter, LazyWrite, keys, manifest, read_dataset
-from pamola_dwriter.errors import SchemaMismatchError, WriteFailedError
+from pamola_dwriter.errors import (
+    DataWriteError,
+    InvalidKeyError,
+    SchemaMismatchError,
+    WriteFailedError,
+)
 from pamola_dwriter.keys.age import dataset_identity
 from tests import sweeping
 from tests.places import batch
@@ -361,3 +366,66 @@ def test_what_the_scheduler_has_in_memory(run: Run, name: str) -> None:
 def test_given_key_does_not_reach_the_workers(run: Run, name: str) -> None:
     """A key that workers cannot resolve stays in the client: the memory of no worker has it."""
     assert f"{name}: the key given" not in run.in_workers
+
+
+def test_unresolvable_provider_travels_with_a_warning(
+    client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A variable set here and not on the workers: the dataset key travels, and a log says so."""
+    monkeypatch.setenv("ONLY_HERE", RAW.hex())
+    writer = DataWriter(tmp_path, encryption_key="env:ONLY_HERE")
+    result = writer.write_dataframe(batch(0, ROWS), "people", "parquet", single_file=False)
+    assert "cannot resolve env:ONLY_HERE" in caplog.text
+    assert len(read_dataset(result.path, encryption_key=RAW)) == ROWS
+
+
+SECRETS = {"raw": RAW, "passphrase": PASSPHRASE, "age identity": str(IDENTITY)}
+
+
+@pytest.mark.parametrize("key", SECRETS.values(), ids=SECRETS)
+def test_a_writer_does_not_take_its_key_into_a_graph(tmp_path: Path, key: Any) -> None:
+    """A writer with such a key is not pickled, whether or not it wrote; nor is a lazy write."""
+    writer = DataWriter(tmp_path, encryption_key=key)
+    with pytest.raises(TypeError, match="must not be pickled"):
+        pickle.dumps(writer)
+    lazy = writer.write_dataframe(batch(0, ROWS), "people", "parquet", compute=False)
+    for one in (writer, lazy):
+        with pytest.raises(TypeError, match="must not be pickled"):
+            pickle.dumps(one)
+
+
+def test_a_writer_that_travels(tmp_path: Path, pii_key: str) -> None:
+    """Without a key, or with one named by a URI, it can be pickled, and its pickle has no key."""
+    for key in (None, "env:PII_KEY"):
+        data = pickle.dumps(DataWriter(tmp_path, encryption_key=key))
+        assert sweeping.leaks({"pickle": data}, [Secret("key", bytes.fromhex(pii_key))]) == set()
+        copy = pickle.loads(data)  # noqa: S301 - made on the line above
+        result = copy.write_dataframe(batch(0, ROWS), "people", "parquet", single_file=False)
+        assert result.encrypted == (key is not None)
+        assert len(read_dataset(result.path, encryption_key=key)) == ROWS
+
+
+@pytest.mark.parametrize("key", SECRETS.values(), ids=SECRETS)
+def test_locals_of_a_failed_write(tmp_path: Path, key: Any) -> None:
+    """A report with the locals of every frame shows no key that the writer was made with."""
+    writer = DataWriter(tmp_path, encryption_key=key)
+    frame = dd.from_pandas(batch(0, ROWS), npartitions=PARTITIONS)
+    value = key if isinstance(key, bytes) else key.encode()
+    broken = frame.map_partitions(explode, "", "", meta=frame._meta)
+    for data, options in ((broken, {}), (frame, {"partition_on": "absent"})):
+        with pytest.raises(DataWriteError) as caught:
+            writer.write_dataframe(data, "people", "parquet", **options)
+        told = sweeping.shown_error(caught.value)
+        assert "lazy" in told or "request" in told
+        assert sweeping.leaks({"report": told.encode()}, [Secret("key", value)]) == set()
+
+
+def test_report_of_a_malformed_key(tmp_path: Path) -> None:
+    """A report with locals can be made of a key that is refused."""
+    writer = DataWriter(tmp_path, encryption_key=RAW[:31])
+    with pytest.raises(InvalidKeyError) as caught:
+        writer.write_dataframe(batch(0, ROWS), "people", "parquet")
+    assert "RawKey(key_id=None)" in sweeping.shown_error(caught.value)

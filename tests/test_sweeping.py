@@ -27,7 +27,7 @@ SPELLINGS = {
     "base64": base64.b64encode,
     "base64, one byte later": lambda key: base64.b64encode(b"x" + key + b"y"),
     "base64, two bytes later": lambda key: base64.b64encode(b"xy" + key + b"z"),
-    "base64 for URLs": lambda key: base64.urlsafe_b64encode(key),
+    "base64 for URLs": base64.urlsafe_b64encode,
     "base64 in lines": lambda key: base64.encodebytes(bytes(40) + key),
     "list": lambda key: repr(list(key)).encode(),
     "tuple without blanks": lambda key: str(tuple(key)).replace(" ", "").encode(),
