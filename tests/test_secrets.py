@@ -16,6 +16,7 @@ from pathlib import Path
 from secrets import token_bytes, token_hex
 from typing import Any
 
+import dask
 import dask.dataframe as dd
 import pandas as pd
 import pyrage
@@ -25,14 +26,16 @@ from distributed import Client, performance_report, wait
 
 from deploy.local import servers
 from deploy.local.key_servers import kms_server, vault_server
-from pamola_dwriter import DataWriter, LazyWrite, keys, manifest, read_dataset
+from pamola_dwriter import DataWriter, LazyWrite, keys, manifest, read_dataset, verify
 from pamola_dwriter.errors import (
     DataWriteError,
+    IntegrityError,
     InvalidKeyError,
     SchemaMismatchError,
     WriteFailedError,
 )
 from pamola_dwriter.keys.age import dataset_identity
+from pamola_dwriter.opening import find_dataset
 from tests import sweeping
 from tests.places import batch
 from tests.sweeping import Secret
@@ -429,3 +432,36 @@ def test_report_of_a_malformed_key(tmp_path: Path) -> None:
     with pytest.raises(InvalidKeyError) as caught:
         writer.write_dataframe(batch(0, ROWS), "people", "parquet")
     assert "RawKey(key_id=None)" in sweeping.shown_error(caught.value)
+
+
+@pytest.mark.parametrize("altered", ["part", "manifest", "part table"])
+def test_locals_of_a_failed_read(tmp_path: Path, pii_key: str, altered: str) -> None:
+    """Nor does the report of a read that found tampering show the dataset key."""
+    writer = DataWriter(tmp_path, encryption_key="env:PII_KEY")
+    frame = dd.from_pandas(batch(0, ROWS), npartitions=PARTITIONS)
+    with dask.config.set({"pamola-dwriter.inline-parts": 1}):
+        result = writer.write_dataframe(frame, "people", "parquet")
+    dataset = find_dataset(result.path, None)
+    secrets = [
+        Secret("the dataset key", dataset.unwrap("env:PII_KEY")),
+        Secret("the key given", bytes.fromhex(pii_key)),
+    ]
+    pattern = {"part": "part-*", "manifest": "_manifest.json", "part table": "_parts*"}[altered]
+    file = next(Path(result.path).glob(pattern))
+    stored = file.read_bytes()
+    middle = len(stored) // 2
+    for damaged in (
+        stored[:middle] + bytes([stored[middle] ^ 1]) + stored[middle + 1 :],
+        stored[:-20],
+    ):
+        file.write_bytes(damaged)
+        for look in (_compute, verify):
+            with pytest.raises(IntegrityError) as caught:
+                look(result.path, encryption_key="env:PII_KEY")
+            told = sweeping.shown_error(caught.value)
+            assert "dataset" in told
+            assert sweeping.leaks({"report": told.encode()}, secrets) == set()
+
+
+def _compute(path: Any, encryption_key: str) -> pd.DataFrame:
+    return read_dataset(path, encryption_key=encryption_key).compute()
