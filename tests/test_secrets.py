@@ -135,6 +135,7 @@ class Run:
     cluster: servers.Cluster
     client: Client
     s3: servers.S3Server
+    root: str
     folder: Path
     places: dict[str, bytes] = field(default_factory=dict, repr=False)
     secrets: dict[str, list[Secret]] = field(default_factory=dict, repr=False)
@@ -149,13 +150,16 @@ class Run:
     def dashboard(self) -> str:
         return str(self.cluster.dashboard_url).removesuffix("/status")
 
+    def task_dir(self, name: str) -> str:
+        return f"{self.root}/{name.replace(' ', '-')}"
+
     def compile(self, name: str, function: Callable[..., Any]) -> LazyWrite:
         """Compile a write, and learn its dataset key as who may open it does."""
         case = CASES[name]
         ddf = dd.from_pandas(batch(0, ROWS), npartitions=PARTITIONS)
         frame = ddf.map_partitions(function, str(self.folder), name, meta=ddf._meta)
         writer = DataWriter(
-            f"s3://{self.s3.bucket}/{name.replace(' ', '-')}",
+            self.task_dir(name),
             storage_options=self.s3.storage_options,
             encryption_key=case.given(self.folder),
             encryption_mode=case.mode,
@@ -225,9 +229,8 @@ class Run:
             self.places[f"{name}: {expected.__name__}"] = told
 
     def read(self, name: str) -> None:
-        path = f"s3://{self.s3.bucket}/{name.replace(' ', '-')}/output/people"
         back = read_dataset(
-            path,
+            f"{self.task_dir(name)}/output/people",
             encryption_key=CASES[name].opener(self.folder),
             storage_options=self.s3.storage_options,
         )
@@ -261,7 +264,7 @@ class Run:
 
     def stored(self) -> dict[str, bytes]:
         file_system = s3fs.S3FileSystem(**self.s3.storage_options, use_listings_cache=False)
-        return {file: file_system.cat_file(file) for file in file_system.find(self.s3.bucket)}
+        return {file: file_system.cat_file(file) for file in file_system.find(self.root)}
 
 
 def _await(condition: Callable[[], bool]) -> None:
@@ -291,7 +294,7 @@ def run(
         log = stack.enter_context(sweeping.logs_of_this_process())
         cluster = stack.enter_context(servers.cluster(threads=8, env=LOUD | SPILLING | BRISK))
         client = stack.enter_context(Client(cluster.scheduler_address))
-        done = Run(cluster, client, s3, folder)
+        done = Run(cluster, client, s3, f"s3://{s3.bucket}/{token_hex(8)}", folder)
         done.secrets = {
             name: [Secret(f"{name}: the key given", case.secret)] if case.secret else []
             for name, case in CASES.items()
