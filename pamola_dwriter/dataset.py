@@ -64,7 +64,8 @@ def open_committed(store: Store, directory: str, stored: bytes, open_key: OpenKe
     """
     while True:
         shown = manifest.parse_envelope(stored)
-        key = None if shown.sealed is None else open_key(shown)
+        # Never a plain variable: an error report may show the locals of every frame.
+        key = None if shown.sealed is None else Redacted(open_key(shown))
         document = _open_body(shown, key)
         try:
             parts = _list_parts(store, directory, document, key)
@@ -76,7 +77,7 @@ def open_committed(store: Store, directory: str, stored: bytes, open_key: OpenKe
             shown=shown,
             parts=parts,
             stored=stored,
-            key=None if key is None else Redacted(key),
+            key=key,
         )
 
 
@@ -97,11 +98,11 @@ def _successor(store: Store, directory: str, stored: bytes, document: Manifest) 
     return present.data
 
 
-def _open_body(shown: Envelope, key: bytes | None) -> Manifest:
+def _open_body(shown: Envelope, key: Redacted | None) -> Manifest:
     body: bytes | Mapping[str, Any] = shown.body or {}
     if shown.sealed is not None and key is not None:
         expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
-        body = envelope.open_sealed(shown.sealed, key, expect=expect)
+        body = _open_sealed(shown.sealed, key, expect)
     document = manifest.parse_body(shown.write_id, body)
     if (document.writes, document.retired) != (shown.writes, shown.retired):
         raise IntegrityError("the manifest was altered: it names other writes than it holds")
@@ -109,7 +110,7 @@ def _open_body(shown: Envelope, key: bytes | None) -> Manifest:
 
 
 def _list_parts(
-    store: Store, directory: str, document: Manifest, key: bytes | None
+    store: Store, directory: str, document: Manifest, key: Redacted | None
 ) -> tuple[PartRecord, ...]:
     table = document.part_table
     parts = document.parts if table is None else _read_table(store, directory, table, document, key)
@@ -132,12 +133,20 @@ def _read_bounded(store: Store, path: str, size: int) -> bytes:
 
 
 def _read_table(
-    store: Store, directory: str, table: PartTable, document: Manifest, key: bytes | None
+    store: Store, directory: str, table: PartTable, document: Manifest, key: Redacted | None
 ) -> tuple[PartRecord, ...]:
     data = _read_bounded(store, layout.join(directory, table.path), table.size_bytes)
     if hashlib.sha256(data).hexdigest() != table.sha256:
         raise IntegrityError(f"part table {table.path} was altered", part=table.path)
     if key is not None:
         expect = manifest.sealed_header(document.write_id, "parts", table.path)
-        data = bytes(envelope.open_sealed(data, key, expect=expect))
+        data = _open_sealed(data, key, expect)
     return manifest.parse_parts(data)
+
+
+def _open_sealed(data: bytes, key: Redacted, expect: Mapping[str, Any]) -> bytes:
+    try:
+        return bytes(envelope.open_sealed(data, key.reveal(), expect=expect))
+    except IntegrityError as error:
+        # Without the frames below, which hold the key.
+        raise error.with_traceback(None) from error.__cause__

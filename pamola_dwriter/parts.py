@@ -194,12 +194,13 @@ def _made_by(part: PartRecord, source: PartSource) -> WriteId:
 def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.SealedReader:
     if source.sealing is None:
         raise IntegrityError("a plain dataset has no sealed parts")
-    key = sealing.open_sealing(source.sealing)
     header = envelope.read_header(read)
     expect = manifest.sealed_header(_made_by(part, source), "part", part.path)
     header.check(expect | {"partition": part.partition})
+    bounded = partial(_to_the_end, read, part.size_bytes)
+    # Not kept in a variable, which an error report may show.
     return envelope.SealedReader(
-        partial(_to_the_end, read, part.size_bytes), part.size_bytes, key, header
+        bounded, part.size_bytes, sealing.open_sealing(source.sealing), header
     )
 
 
