@@ -8,6 +8,7 @@ Start with :class:`DataWriter`; read back with :func:`read_dataset`, :func:`open
 from __future__ import annotations
 
 from pamola_dwriter.audit import VerifyReport, describe, verify
+from pamola_dwriter.encryption import ParquetEncryption
 from pamola_dwriter.errors import DataReadError, DataWriteError, EncryptionKeyError
 from pamola_dwriter.execution import LazyWrite, WriteFuture
 from pamola_dwriter.garbage import Garbage, GarbageReport, collect_garbage
@@ -31,6 +32,7 @@ __all__ = [
     "GarbageReport",
     "HierarchicalProgressTracker",
     "LazyWrite",
+    "ParquetEncryption",
     "Passphrase",
     "RawKey",
     "RotationReport",

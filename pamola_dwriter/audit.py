@@ -96,7 +96,7 @@ def _describe_dataset(dataset: Dataset, encryption_key: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "write_id": dataset.shown.write_id,
         "writes": list(dataset.shown.writes),
-        "encrypted": dataset.shown.sealed is not None,
+        "encrypted": dataset.shown.encrypted,
         "checksum": manifest.checksum(dataset.stored),
     }
     if dataset.shown.sealed is not None and encryption_key is None:
@@ -139,7 +139,7 @@ def _verify_dataset(dataset: Dataset, encryption_key: Any, client: Client | None
         parts=totals["parts"],
         rows=totals["rows"],
         size_bytes=totals["bytes"],
-        encrypted=committed.key is not None,
+        encrypted=committed.shown.encrypted,
         checksum=manifest.checksum(committed.stored),
     )
 

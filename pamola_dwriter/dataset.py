@@ -13,8 +13,8 @@ from pamola_dwriter.errors import DatasetReplacedError, IntegrityError
 from pamola_dwriter.manifest import Envelope, Manifest, PartTable
 from pamola_dwriter.spec import PartRecord, Redacted, WriteId
 
-OpenKey = Callable[[Envelope], bytes]
-"""Finds the dataset key of an encrypted manifest."""
+OpenKey = Callable[[Envelope], bytes | None]
+"""Finds the dataset key of an encrypted manifest; None where none is given and none is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +64,11 @@ def open_committed(store: Store, directory: str, stored: bytes, open_key: OpenKe
     """
     while True:
         shown = manifest.parse_envelope(stored)
-        key = None if shown.sealed is None else open_key(shown)
-        document = _open_body(shown, key)
+        key = open_key(shown) if shown.encrypted else None
+        document = open_body(shown, key)
         try:
-            parts = _list_parts(store, directory, document, key)
+            sealed_under = None if shown.sealed is None else key
+            parts = _list_parts(store, directory, document, sealed_under)
         except FileNotFoundError:
             stored = _successor(store, directory, stored, document)
             continue
@@ -97,11 +98,14 @@ def _successor(store: Store, directory: str, stored: bytes, document: Manifest) 
     return present.data
 
 
-def _open_body(shown: Envelope, key: bytes | None) -> Manifest:
+def open_body(shown: Envelope, key: bytes | None) -> Manifest:
+    """Open the body of a manifest; IntegrityError if it was altered, as far as `key` tells."""
     body: bytes | Mapping[str, Any] = shown.body or {}
     if shown.sealed is not None and key is not None:
         expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
         body = envelope.open_sealed(shown.sealed, key, expect=expect)
+    elif shown.mac is not None and key is not None:
+        envelope.check_authentic(key, manifest.shown_body(shown), shown.mac)
     document = manifest.parse_body(shown.write_id, body)
     if (document.writes, document.retired) != (shown.writes, shown.retired):
         raise IntegrityError("the manifest was altered: it names other writes than it holds")

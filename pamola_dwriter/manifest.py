@@ -13,13 +13,14 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pamola_dwriter.encryption import ParquetColumns
 from pamola_dwriter.errors import IntegrityError, UnsupportedVersionError
 from pamola_dwriter.spec import FormatSpec, PartRecord, WriteId
 
@@ -68,6 +69,8 @@ class Manifest:
         (``retain-seconds``); their files may stand beside the parts until a later commit.
     age_recipients : tuple of str
         Public keys that every part is encrypted to as an age file; none for the sealed format.
+    parquet : ParquetColumns or None
+        How the parts are encrypted inside, if they are.
     """
 
     write_id: WriteId
@@ -83,6 +86,7 @@ class Manifest:
     parts: tuple[PartRecord, ...] = ()
     part_table: PartTable | None = None
     age_recipients: tuple[str, ...] = ()
+    parquet: ParquetColumns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,11 @@ class Envelope:
     sealed : bytes or None
         The sealed body of an encrypted dataset.
     body : mapping or None
-        The body of a plain dataset.
+        The body of a plain dataset, or one whose parts are encrypted Parquet with a plain footer.
+    column_keys : mapping of str to tuple of WrappedKey-as-JSON
+        The keys of Parquet columns, by name, under each provider.
+    mac : bytes or None
+        What authenticates a `body` that shows, under the dataset key.
     """
 
     write_id: WriteId
@@ -112,6 +120,13 @@ class Envelope:
     wrapped: tuple[Mapping[str, Any], ...] = ()
     sealed: bytes | None = None
     body: Mapping[str, Any] | None = None
+    column_keys: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    mac: bytes | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it has a key, though it may show what it consists of without."""
+        return self.sealed is not None or self.mac is not None
 
 
 def retained(retired: Retired, moment: datetime, seconds: float) -> dict[WriteId, datetime]:
@@ -159,6 +174,11 @@ def dump_body(manifest: Manifest) -> bytes:
     }
     if manifest.age_recipients:
         body["age_recipients"] = list(manifest.age_recipients)
+    if manifest.parquet is not None:
+        body["parquet_encryption"] = {
+            "footer": manifest.parquet.footer,
+            "columns": {name: list(each) for name, each in manifest.parquet.columns.items()},
+        }
     if manifest.part_table is not None:
         table = manifest.part_table
         body["part_table"] = {
@@ -195,6 +215,7 @@ def parse_body(write_id: WriteId, data: bytes | Mapping[str, Any]) -> Manifest:
             parts=tuple(_part_from_json(part) for part in body["parts"]),
             part_table=None if table is None else PartTable(**table),
             age_recipients=tuple(body.get("age_recipients", ())),
+            parquet=_parse_parquet(body.get("parquet_encryption")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException, OSError) as error:
         raise IntegrityError(f"the manifest is damaged: {type(error).__name__}") from None
@@ -222,13 +243,19 @@ def dump_envelope(envelope: Envelope) -> bytes:
     }
     if envelope.sealed is None:
         document |= dict(envelope.body or {})
-    else:
+    if envelope.encrypted:
+        name, data = ("sealed", envelope.sealed) if envelope.sealed else ("mac", envelope.mac)
         document["encryption"] = {
-            "format": "PDW1",
+            "format": "PDW1" if envelope.sealed else "parquet",
             "keyed_by": envelope.keyed_by,
             "keys": [dict(key) for key in envelope.wrapped],
-            "sealed": base64.b64encode(envelope.sealed).decode(),
+            name: base64.b64encode(data or b"").decode(),
         }
+        if envelope.column_keys:
+            document["encryption"]["column_keys"] = {
+                key_name: [dict(key) for key in wrapped]
+                for key_name, wrapped in envelope.column_keys.items()
+            }
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
 
@@ -259,16 +286,33 @@ def parse_envelope(data: bytes) -> Envelope:
             return Envelope(
                 write_id=write_id, writes=writes, retired=retired, keyed_by=write_id, body=document
             )
+        shows = encryption["format"] == "parquet"
+        data = base64.b64decode(encryption["mac" if shows else "sealed"], validate=True)
+        listed = encryption.get("column_keys", {})
         return Envelope(
             write_id=write_id,
             writes=writes,
             retired=retired,
             keyed_by=_parse_write_id(encryption.get("keyed_by", write_id)),
             wrapped=tuple(encryption["keys"]),
-            sealed=base64.b64decode(encryption["sealed"], validate=True),
+            column_keys={str(name): tuple(wrapped) for name, wrapped in listed.items()},
+            **({"body": document, "mac": data} if shows else {"sealed": data}),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, binascii.Error):
         raise IntegrityError("the manifest is damaged: it is not the JSON we write") from None
+
+
+def shown_body(envelope: Envelope) -> bytes:
+    """Return what the ``mac`` of a manifest that shows authenticates: all but the wrapped keys."""
+    document = json.loads(dump_envelope(replace(envelope, mac=None, sealed=None)))
+    return _canonical({name: each for name, each in document.items() if name != "encryption"})
+
+
+def _parse_parquet(document: Mapping[str, Any] | None) -> ParquetColumns | None:
+    if document is None:
+        return None
+    columns = {str(name): tuple(map(str, each)) for name, each in document["columns"].items()}
+    return ParquetColumns(footer=document["footer"], columns=columns)
 
 
 def _parse_write_id(text: str) -> WriteId:
@@ -293,9 +337,14 @@ def sealed_header(write_id: WriteId, kind: str, path: str) -> dict[str, Any]:
     return {"kind": kind, "path": path, "write_id": write_id}
 
 
-def key_context(write_id: WriteId) -> bytes:
-    """Return what a wrapped dataset key is bound to."""
-    return f"{KIND}:{write_id}".encode()
+def key_context(write_id: WriteId, key_name: str = "") -> bytes:
+    """Return what a wrapped dataset key, or key of Parquet columns, is bound to."""
+    return f"{KIND}:{write_id}{':' if key_name else ''}{key_name}".encode()
+
+
+def part_key_context(write_id: WriteId, path: str, key_name: str) -> bytes:
+    """Return what the keys inside an encrypted Parquet file are bound to."""
+    return f"{KIND}:{write_id}:{key_name}:{path}".encode()
 
 
 def dump_parts(parts: Iterable[PartRecord]) -> pa.Buffer:

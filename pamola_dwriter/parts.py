@@ -16,13 +16,17 @@ import pyarrow as pa
 from pamola_dwriter import envelope, formats, layout, manifest, sealing, storage
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.dataset import names_write
+from pamola_dwriter.encryption import ParquetColumns
 from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import (
     DataReadError,
     DatasetReplacedError,
     IntegrityError,
+    MissingKeyError,
     PamolaWriterError,
 )
+from pamola_dwriter.formats.parquet import read_parquet
+from pamola_dwriter.formats.parquet_encryption import load_encrypted
 from pamola_dwriter.keys.age import dataset_identity
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, Tuning, WriteId
 
@@ -43,10 +47,24 @@ class PartSource:
     frame: Mapping[str, Any]
     partition_on: tuple[str, ...]
     sealing: Sealing | None
+    parquet: ParquetColumns | None = None
 
     def store(self) -> Store:
         """Open the store whose root is the dataset itself."""
         return storage.open_store(self.root, self.storage_options, self.tuning)
+
+    def check_opened(self, columns: Sequence[str] | None) -> None:
+        """Raise MissingKeyError, naming them, if some of the `columns` need a key not given."""
+        if self.parquet is None:
+            return
+        held = self.sealing.parquet if self.sealing else None
+        stored = formats.stored_columns(self.frame, columns)
+        if locked := self.parquet.locked(stored, list(held.column_keys) if held else []):
+            given = "the key given does not open" if held else "no key was given for"
+            raise MissingKeyError(
+                f"{given} the column(s) {', '.join(locked)} of {self.root}; give one that does as "
+                "encryption_key, or name the other columns"
+            )
 
 
 def load_part(
@@ -66,8 +84,12 @@ def load_part(
     hive = dict(part.values)
     inside = [name for name in stored if name not in hive]
     schema = pa.schema([f for f in source.schema if f.name not in hive], source.schema.metadata)
-    with naming_part(part, source), open_part(source, part, ranged=serializer.columnar) as file:
-        table = serializer.load(file, schema, inside, source.format)
+    with naming_part(part, source):
+        if source.parquet is not None:
+            table = _load_parquet(source, part, schema, inside)
+        else:
+            with open_part(source, part, ranged=serializer.columnar) as file:
+                table = serializer.load(file, schema, inside, source.format)
     for name in stored:
         if name in hive:
             field = source.schema.field(name)
@@ -90,6 +112,8 @@ def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO
         file always is.
     """
     store = source.store()
+    if source.parquet is not None:
+        return io.BytesIO(_decrypted_parquet(source, part))
     if source.sealing is None:
         return store.open(part.path) if ranged else io.BytesIO(store.read(part.path))
     if source.sealing.age_recipients:
@@ -176,6 +200,27 @@ def _decrypted(part: PartRecord, used: Sealing, data: bytes) -> bytes:
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise IntegrityError("it was altered: its SHA-256 differs")
     return agefile.decrypt(data, dataset_identity(sealing.open_sealing(used)))
+
+
+def _load_parquet(
+    source: PartSource, part: PartRecord, schema: pa.Schema, columns: Sequence[str]
+) -> pa.Table:
+    """Read `columns` of a Parquet file that is encrypted inside; without keys, plain ones."""
+    with source.store().open(part.path) as file:
+        used = source.sealing
+        if used is None or used.parquet is None:
+            return read_parquet(file, schema, columns)
+        lock = sealing.part_lock(used.parquet, used, _made_by(part, source), part.path)
+        return load_encrypted(file, schema, columns, lock)
+
+
+def _decrypted_parquet(source: PartSource, part: PartRecord) -> memoryview:
+    """Return a Parquet file that is encrypted inside as a plain one."""
+    source.check_opened(None)
+    hive = dict(part.values)
+    schema = pa.schema([f for f in source.schema if f.name not in hive], source.schema.metadata)
+    table = _load_parquet(source, part, schema, schema.names)
+    return memoryview(formats.get(source.format.name).dumps(table, source.format))
 
 
 def _slice(data: bytes, start: int | None, end: int | None) -> bytes:

@@ -24,6 +24,7 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.frames import as_frame, has_index
 from pamola_dwriter.graph import Source
 from pamola_dwriter.keys.age import AgeIdentity, dataset_identity
+from pamola_dwriter.locking import check_columns, lock_columns
 from pamola_dwriter.opening import find_dataset
 from pamola_dwriter.paths import Place
 from pamola_dwriter.records import Kept
@@ -113,13 +114,15 @@ def bind(
             spec = replace(spec, write_index=False)
         shape = shape_of(frame, spec)
         source, partitions = _partitions(frame, spec, write_id)
+    if spec.encryption is not None:
+        check_columns(spec.encryption, shape, providers, age=bool(spec.age_recipients))
     if base is not None:
         shape = fit(shape, base.shape, spec)
     single_file = _is_single_file(place, spec, wanted, partitions)
     expected, supersedes = (
         (None, check_file(place, wanted)) if single_file else check_directory(place, wanted)
     )
-    resumable = source.identity is not None and not single_file
+    resumable = source.identity is not None and not single_file and spec.encryption is None
     interrupted = None
     if spec.resume and source.identity is None:
         raise InvalidWriteError(
@@ -129,7 +132,10 @@ def bind(
     if spec.resume and resumable:
         interrupted = find_interrupted(place, wanted.directory, providers, settings.tuning)
     recipients = spec.age_recipients
-    if single_file and recipients:
+    if spec.encryption is not None:
+        sealing, key = lock_columns(spec.encryption, providers, client, write_id)
+        lock = _Lock(sealing=sealing, key=Redacted(key))
+    elif single_file and recipients:
         lock = _Lock.of_age_file(write_id, recipients)
     else:
         lock = base.lock if base else _lock(providers, client, write_id, interrupted, recipients)
@@ -228,6 +234,8 @@ def _is_single_file(place: Place, spec: WriteSpec, wanted: Wanted, partitions: i
         return spec.single_file
     if partitions > 1 or spec.partition_on or spec.target_part_size or spec.append:
         return False
+    if spec.encryption is not None:
+        return False  # a single file has no manifest to hold the keys
     # Else the dataset would go on standing beside the file, out of date.
     return not holds_dataset(place.store, wanted)
 
@@ -238,13 +246,18 @@ def _base(
     url = place.url(wanted.directory)
     try:
         dataset = find_dataset(url, place.storage_options.reveal())
-        if dataset.shown.sealed is None and providers:
+        if not dataset.shown.encrypted and providers:
             raise InvalidTargetError(
                 f"{url} is not encrypted, so encrypted parts cannot be appended to it; leave "
                 "encryption_key out, or write it anew"
             )
         encryption_key = providers or None
         committed = dataset.open(encryption_key)
+        if committed.manifest.parquet is not None:
+            raise InvalidTargetError(
+                f"{url} was written with ParquetEncryption, and nothing can be appended to that; "
+                "write it anew"
+            )
     except TargetNotFoundError:
         return None
     except (IntegrityError, UnsupportedVersionError) as error:

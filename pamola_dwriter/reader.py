@@ -38,7 +38,9 @@ def read_dataset(
         Columns to read; of Parquet only their byte ranges are fetched. A later projection of
         the frame has the same effect.
     encryption_key : optional
-        As given to the writer; required if the dataset is encrypted, refused if it is not.
+        As given to the writer; required if the dataset is encrypted, refused if it is not. Of one
+        written with :class:`~pamola_dwriter.ParquetEncryption`, only for the columns that have
+        a key.
     storage_options : mapping, optional
         Passed to the fsspec file system.
     client : distributed.Client, optional
@@ -65,6 +67,7 @@ def read_dataset(
     source = dataset.source(committed, encryption_key, client)
     chosen = None if columns is None else list(columns)
     formats.stored_columns(source.frame, chosen)
+    source.check_opened(chosen)
     meta = formats.empty_meta(source.schema, source.frame, chosen)
     selected = {"columns": chosen} if chosen else {}
     # Dask would make text of every object column: of decimals, dates and lists too.

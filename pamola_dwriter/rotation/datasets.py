@@ -29,7 +29,7 @@ _TRIES = 50
 
 def check_encrypted(dataset: Dataset) -> None:
     """Raise InvalidTargetError if a dataset is plain."""
-    if dataset.shown.sealed is None:
+    if not dataset.shown.encrypted:
         raise InvalidTargetError(
             f"{dataset.root} is not encrypted, so it has no keys to rotate; write it anew with "
             "encryption_key"
