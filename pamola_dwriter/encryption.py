@@ -84,18 +84,18 @@ class ParquetEncryption:
     keys: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.columns, Mapping) or not isinstance(self.keys, Mapping):
-            raise InvalidWriteError("columns and keys of a ParquetEncryption are mappings")
+        for given in (self.columns, self.keys):
+            _check(given, Mapping, "columns and keys of a ParquetEncryption are mappings")
         if not self.columns and self.footer is None:
             raise InvalidWriteError(
                 "a ParquetEncryption without columns encrypts nothing; name columns, or a footer "
                 "key for whole files"
             )
         for name in (*self.columns, *([] if self.footer is None else [self.footer])):
-            if not isinstance(name, str) or not _KEY_NAME.fullmatch(name):
-                raise InvalidWriteError(
-                    f"a key name is up to 64 letters, digits, '_', '-' and '.', not {name!r}"
-                )
+            rule = f"a key name is up to 64 letters, digits, '_', '-' and '.', not {name!r}"
+            _check(name, str, rule)
+            if not _KEY_NAME.fullmatch(name):
+                raise InvalidWriteError(rule)
         if (self.footer or PLAIN_FOOTER_KEY) in self.columns:
             raise InvalidWriteError(
                 f"{self.footer or PLAIN_FOOTER_KEY!r} names the key of the footer, which every key "
@@ -108,11 +108,11 @@ class ParquetEncryption:
     def _check_columns(self) -> None:
         seen: set[str] = set()
         for key_name, names in self.columns.items():
-            if not isinstance(names, list | tuple) or not names:
-                raise InvalidWriteError(f"key {key_name!r} needs a list of columns, not {names!r}")
+            _check(names, (list, tuple), f"key {key_name!r} needs a list of columns, not {names!r}")
+            if not names:
+                raise InvalidWriteError(f"key {key_name!r} has no columns; leave it out")
             for name in names:
-                if not isinstance(name, str):
-                    raise InvalidWriteError(f"key {key_name!r} names {name!r}, which is no column")
+                _check(name, str, f"key {key_name!r} names {name!r}, which is no column")
                 if name in seen:
                     raise InvalidWriteError(f"column {name!r} is named twice; it has one key")
                 seen.add(name)
@@ -122,3 +122,8 @@ class ParquetEncryption:
         """What the manifest says of it."""
         columns = {key_name: tuple(names) for key_name, names in self.columns.items()}
         return ParquetColumns(footer=self.footer, columns=columns)
+
+
+def _check(value: object, kind: type | tuple[type, ...], rule: str) -> None:
+    if not isinstance(value, kind):
+        raise InvalidWriteError(rule)

@@ -64,8 +64,8 @@ def _check_hidden(name: str, dtype: Mapping[str, Any]) -> None:
 
 def lock_columns(
     asked: ParquetEncryption, providers: Providers, client: Client | None, write_id: WriteId
-) -> tuple[Sealing, bytes]:
-    """Draw the keys of a write; return how workers get at them, and that of the footer.
+) -> Sealing:
+    """Draw the keys of a write; return how workers get at them.
 
     Whoever opens any column opens the footer too, which is needed to read it.
     """
@@ -73,10 +73,10 @@ def lock_columns(
     everybody = dict.fromkeys((*providers, *(one for each in by_name.values() for one in each)))
     if len(everybody) > keys.MAX_WRAPPED:
         raise InvalidKeyError(f"at most {keys.MAX_WRAPPED} keys open a dataset")
-    sealing, footer_key = _draw(tuple(everybody), client, write_id, "")
-    column_keys = {name: _draw(each, client, write_id, name)[0] for name, each in by_name.items()}
+    sealing = _draw(tuple(everybody), client, write_id, "")
+    column_keys = {name: _draw(each, client, write_id, name) for name, each in by_name.items()}
     parquet = ParquetSealing(layout=asked.layout, column_keys=column_keys)
-    return replace(sealing, parquet=parquet), footer_key
+    return replace(sealing, parquet=parquet)
 
 
 def _resolve(name: str, asked: ParquetEncryption, providers: Providers) -> Providers:
@@ -89,9 +89,7 @@ def _resolve(name: str, asked: ParquetEncryption, providers: Providers) -> Provi
         raise
 
 
-def _draw(
-    providers: Providers, client: Client | None, write_id: WriteId, key_name: str
-) -> tuple[Sealing, bytes]:
+def _draw(providers: Providers, client: Client | None, write_id: WriteId, key_name: str) -> Sealing:
     key = secrets.token_bytes(32)
     wrapped = keys.wrap_all(providers, key, manifest.key_context(write_id, key_name))
-    return choose_sealing(client, providers, wrapped, key, write_id, key_name), key
+    return choose_sealing(client, providers, wrapped, key, write_id, key_name)

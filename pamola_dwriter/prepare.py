@@ -114,8 +114,6 @@ def bind(
             spec = replace(spec, write_index=False)
         shape = shape_of(frame, spec)
         source, partitions = _partitions(frame, spec, write_id)
-    if spec.encryption is not None:
-        check_columns(spec.encryption, shape, providers, age=bool(spec.age_recipients))
     if base is not None:
         shape = fit(shape, base.shape, spec)
     single_file = _is_single_file(place, spec, wanted, partitions)
@@ -124,21 +122,14 @@ def bind(
     )
     resumable = source.identity is not None and not single_file and spec.encryption is None
     interrupted = None
-    if spec.resume and source.identity is None:
-        raise InvalidWriteError(
-            "resume=True goes on with the write of a Dask collection; a frame in memory is written "
-            "anew: leave resume out"
-        )
-    if spec.resume and resumable:
-        interrupted = find_interrupted(place, wanted.directory, providers, settings.tuning)
-    recipients = spec.age_recipients
-    if spec.encryption is not None:
-        sealing, key = lock_columns(spec.encryption, providers, client, write_id)
-        lock = _Lock(sealing=sealing, key=Redacted(key))
-    elif single_file and recipients:
-        lock = _Lock.of_age_file(write_id, recipients)
+    if spec.resume:
+        _check_resumable(source)
+        if resumable:
+            interrupted = find_interrupted(place, wanted.directory, providers, settings.tuning)
+    if single_file and spec.age_recipients:
+        lock = _Lock.of_age_file(write_id, spec.age_recipients)
     else:
-        lock = base.lock if base else _lock(providers, client, write_id, interrupted, recipients)
+        lock = base.lock if base else _lock(spec, shape, providers, client, write_id, interrupted)
     run = RunSpec(
         write_id=interrupted.entry.write_id if interrupted else write_id,
         target=Target(
@@ -165,6 +156,14 @@ def bind(
     )
     kept = _resume(place, run, interrupted, base) if spec.resume else Kept()
     return Bound(source=source, run=replace(run, resumed=len(kept.partitions)), kept=kept)
+
+
+def _check_resumable(source: Source) -> None:
+    if source.identity is None:
+        raise InvalidWriteError(
+            "resume=True goes on with the write of a Dask collection; a frame in memory is written "
+            "anew: leave resume out"
+        )
 
 
 def _resume(
@@ -272,12 +271,16 @@ def _base(
 
 
 def _lock(
+    spec: WriteSpec,
+    shape: Shape,
     providers: tuple[KeyProvider, ...],
     client: Client | None,
     write_id: WriteId,
     interrupted: Interrupted | None,
-    age_recipients: tuple[str, ...],
 ) -> _Lock:
+    if spec.encryption is not None:
+        check_columns(spec.encryption, shape, providers, age=bool(spec.age_recipients))
+        return _Lock(sealing=lock_columns(spec.encryption, providers, client, write_id))
     if not providers:
         return _Lock()
     if interrupted is not None and interrupted.key is not None:
@@ -288,7 +291,7 @@ def _lock(
         dataset_key, keyed_by = secrets.token_bytes(32), write_id
         wrapped = keys.wrap_all(providers, dataset_key, manifest.key_context(write_id))
     sealing = choose_sealing(client, providers, wrapped, dataset_key, keyed_by)
-    if age_recipients:
+    if spec.age_recipients:
         own = AgeIdentity(dataset_identity(dataset_key)).age_recipient
-        sealing = replace(sealing, age_recipients=(*age_recipients, own))
+        sealing = replace(sealing, age_recipients=(*spec.age_recipients, own))
     return _Lock(sealing=sealing, key=Redacted(dataset_key))
