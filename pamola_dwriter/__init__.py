@@ -13,7 +13,7 @@ from pamola_dwriter.errors import DataReadError, DataWriteError, EncryptionKeyEr
 from pamola_dwriter.execution import LazyWrite, WriteFuture
 from pamola_dwriter.garbage import Garbage, GarbageReport, collect_garbage
 from pamola_dwriter.keys import EnvKey, FileKey, Passphrase, RawKey
-from pamola_dwriter.reader import decrypt, open_artifact, read_dataset
+from pamola_dwriter.reader import decrypt, open_artifact, open_parquet_keys, read_dataset
 from pamola_dwriter.rotation import DirectoryRotationReport, RotationReport, rotate_keys
 from pamola_dwriter.spec import WriterResult
 from pamola_dwriter.streaming import WriteStream
@@ -44,6 +44,7 @@ __all__ = [
     "decrypt",
     "describe",
     "open_artifact",
+    "open_parquet_keys",
     "read_dataset",
     "rotate_keys",
     "verify",

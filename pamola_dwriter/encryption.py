@@ -36,6 +36,11 @@ class ParquetColumns:
         """Name of the footer's key inside the files."""
         return self.footer or PLAIN_FOOTER_KEY
 
+    def key_names(self, names: Sequence[str]) -> set[str]:
+        """Return the names of the keys, beside the footer's, that the columns `names` need."""
+        wanted = set(names)
+        return {name for name, columns in self.columns.items() if wanted.intersection(columns)}
+
     def locked(self, names: Sequence[str], opened: Sequence[str]) -> list[str]:
         """Return those of the columns `names` whose key is not among those `opened`."""
         closed = {

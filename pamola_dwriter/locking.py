@@ -12,9 +12,9 @@ from distributed import Client
 from pamola_dwriter import keys, manifest
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.encryption import ParquetEncryption
-from pamola_dwriter.errors import InvalidKeyError, InvalidWriteError
+from pamola_dwriter.errors import EncryptionKeyError, InvalidKeyError, InvalidWriteError
 from pamola_dwriter.shapes import Shape
-from pamola_dwriter.spec import ParquetSealing, Sealing, WriteId
+from pamola_dwriter.spec import ParquetSealing, Sealing, WrappedKey, WriteId
 from pamola_dwriter.transit import choose_sealing
 
 Providers = tuple[KeyProvider, ...]
@@ -50,6 +50,9 @@ def check_columns(
                 raise InvalidWriteError(
                     f"key {key_name!r} names {name!r}, which the frame has no column for"
                 )
+            if inner := [other for other in described if other.startswith(f"{name}.")]:
+                # Parquet writes the fields of a column so, and cannot tell them apart.
+                raise InvalidWriteError(f"columns {name!r} and {inner[0]!r} clash; rename one")
             if asked.footer is None:
                 _check_hidden(name, described[name])
 
@@ -70,10 +73,8 @@ def lock_columns(
     Whoever opens any column opens the footer too, which is needed to read it.
     """
     by_name = {name: _resolve(name, asked, providers) for name in asked.columns}
-    everybody = dict.fromkeys((*providers, *(one for each in by_name.values() for one in each)))
-    if len(everybody) > keys.MAX_WRAPPED:
-        raise InvalidKeyError(f"at most {keys.MAX_WRAPPED} keys open a dataset")
-    sealing = _draw(tuple(everybody), client, write_id, "")
+    everybody = (*providers, *(one for each in by_name.values() for one in each))
+    sealing = _draw(everybody, client, write_id, "")
     column_keys = {name: _draw(each, client, write_id, name) for name, each in by_name.items()}
     parquet = ParquetSealing(layout=asked.layout, column_keys=column_keys)
     return replace(sealing, parquet=parquet)
@@ -91,5 +92,26 @@ def _resolve(name: str, asked: ParquetEncryption, providers: Providers) -> Provi
 
 def _draw(providers: Providers, client: Client | None, write_id: WriteId, key_name: str) -> Sealing:
     key = secrets.token_bytes(32)
-    wrapped = keys.wrap_all(providers, key, manifest.key_context(write_id, key_name))
+    wrapped = _wrap(providers, key, manifest.key_context(write_id, key_name))
+    if len(wrapped) > keys.MAX_WRAPPED:
+        raise InvalidKeyError(f"at most {keys.MAX_WRAPPED} keys open a dataset, not {len(wrapped)}")
     return choose_sealing(client, providers, wrapped, key, write_id, key_name)
+
+
+def _wrap(providers: Providers, key: bytes, context: bytes) -> tuple[WrappedKey, ...]:
+    """Wrap a key for each provider; one that is given for several columns counts once."""
+    wrapped: tuple[WrappedKey, ...] = ()
+    for provider in dict.fromkeys(providers):
+        made = provider.wrap(key, context)
+        twin = [one for one in wrapped if (one.method, one.key_id) == (made.method, made.key_id)]
+        if not (twin and _opens(provider, twin, context)):
+            wrapped += (made,)
+    return wrapped
+
+
+def _opens(provider: KeyProvider, wrapped: list[WrappedKey], context: bytes) -> bool:
+    try:
+        keys.unwrap_any([provider], wrapped, context)
+    except EncryptionKeyError:  # passphrases have one id, and a public key opens nothing
+        return False
+    return True

@@ -12,12 +12,12 @@ from distributed import Client
 
 from pamola_dwriter import envelope, keys, layout, manifest, storage
 from pamola_dwriter.cluster import current_client
-from pamola_dwriter.contracts import KeyProvider, Store
+from pamola_dwriter.columnkeys import parquet_sealing
+from pamola_dwriter.contracts import Store
 from pamola_dwriter.dataset import Committed, open_committed
 from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import (
     DataReadError,
-    EncryptionKeyError,
     IntegrityError,
     MissingKeyError,
     TargetNotFoundError,
@@ -27,7 +27,7 @@ from pamola_dwriter.parts import PartSource
 from pamola_dwriter.paths import PathLike, resolve_path
 from pamola_dwriter.sealing import FileKeys, parse_file_header
 from pamola_dwriter.settings import Settings
-from pamola_dwriter.spec import ParquetSealing, Redacted, Sealing, WrappedKey, WriteId
+from pamola_dwriter.spec import Redacted, Sealing, WrappedKey, WriteId
 from pamola_dwriter.transit import choose_sealing
 
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -122,7 +122,7 @@ class Dataset:
         return replace(
             sealing,
             age_recipients=committed.manifest.age_recipients,
-            parquet=_parquet_sealing(committed, providers, client),
+            parquet=parquet_sealing(committed, providers, client),
         )
 
 
@@ -188,36 +188,6 @@ class Artifact:
             raise MissingKeyError(f"{self.root} is an age file; give an identity that opens it")
         providers = keys.resolve(encryption_key)
         return keys.open_age(providers, self.store.read(self.name))
-
-
-def _parquet_sealing(
-    committed: Committed, providers: tuple[KeyProvider, ...], client: Client | None
-) -> ParquetSealing | None:
-    """Return how workers get at the keys of Parquet columns, as far as `providers` open them."""
-    columns = committed.manifest.parquet
-    if columns is None:
-        return None
-    keyed_by = committed.shown.keyed_by
-    opened = {}
-    for name in columns.columns:
-        listed = committed.shown.column_keys.get(name, ())
-        wrapped = tuple(keys.wrapped_from_json(each) for each in listed)
-        found = _first_opening(providers, wrapped, manifest.key_context(keyed_by, name))
-        if found is not None:
-            provider, key = found
-            opened[name] = choose_sealing(client, [provider], wrapped, key, keyed_by, name)
-    return ParquetSealing(layout=columns, column_keys=opened)
-
-
-def _first_opening(
-    providers: tuple[KeyProvider, ...], wrapped: tuple[WrappedKey, ...], context: bytes
-) -> tuple[KeyProvider, bytes] | None:
-    for provider in providers:
-        try:
-            return provider, keys.unwrap_any([provider], wrapped, context)
-        except EncryptionKeyError:  # of other columns; or not available, as another may be
-            continue
-    return None
 
 
 def find(path: PathLike, storage_options: Mapping[str, Any] | None) -> Dataset | Artifact:

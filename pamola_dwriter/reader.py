@@ -13,8 +13,9 @@ import dask
 import dask.dataframe as dd
 from distributed import Client
 
-from pamola_dwriter import formats, layout
-from pamola_dwriter.errors import TargetExistsError
+from pamola_dwriter import formats, keys, layout
+from pamola_dwriter.columnkeys import open_columns
+from pamola_dwriter.errors import DataReadError, MissingKeyError, TargetExistsError
 from pamola_dwriter.opening import Artifact, Dataset, find, find_artifact, find_dataset
 from pamola_dwriter.parts import load_index, load_part, naming_part, open_part
 from pamola_dwriter.paths import PathLike
@@ -80,6 +81,45 @@ def read_dataset(
 
 def _typed(frame: dd.DataFrame) -> dd.DataFrame:
     return frame  # Dask's constructors are not annotated
+
+
+def open_parquet_keys(
+    path: PathLike,
+    *,
+    encryption_key: Any,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, bytes]:
+    """Return the keys that the Parquet files of a dataset are encrypted under, by their name.
+
+    They are for tools that read the files without this package. Each key in a file is wrapped
+    under one of these, as base64 of a 12-byte nonce and AES-256-GCM ciphertext; the associated
+    data are ``pamola_dwriter.dataset:WRITE_ID:KEY_NAME:PART``, with the path of the file in the
+    dataset and the write id in its name. Whoever holds a key reads what is under it, also after
+    a rotation: keep them in memory.
+
+    Returns
+    -------
+    dict of str to bytes
+        Those that `encryption_key` opens, 32 bytes each; that of the footer among them, as
+        ``footer`` if it has no name.
+
+    Raises
+    ------
+    DataReadError
+        It was not written with :class:`~pamola_dwriter.ParquetEncryption`.
+    MissingKeyError, WrongKeyError, TargetNotFoundError, IntegrityError
+        As :func:`read_dataset`.
+    """
+    dataset = find_dataset(path, storage_options)
+    committed = dataset.open(encryption_key)
+    columns = committed.manifest.parquet
+    if columns is None:
+        raise DataReadError(f"{dataset.root} was not written with ParquetEncryption")
+    if committed.key is None:
+        raise MissingKeyError(f"{dataset.root} is encrypted; give its encryption_key")
+    opened = open_columns(committed.shown, keys.resolve(encryption_key))
+    held = {name: key.value for name, key in opened.items()}
+    return {columns.footer_key: bytes(committed.key.reveal()), **held}
 
 
 def open_artifact(

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow.parquet import encryption as parquet_encryption
 
 from pamola_dwriter.encryption import ParquetColumns
-from pamola_dwriter.errors import DataReadError, InvalidWriteError
+from pamola_dwriter.errors import DataReadError, IntegrityError, InvalidWriteError
 from pamola_dwriter.formats.parquet import read_parquet, write_parquet
 from pamola_dwriter.spec import FormatSpec
 
@@ -43,12 +43,15 @@ class _Kms(parquet_encryption.KmsClient):  # type: ignore[misc]  # pyarrow is no
     def __init__(self, lock: FileLock) -> None:
         super().__init__()
         self._lock = lock
+        self.used: set[str] = set()
 
     def wrap_key(self, key_bytes: bytes, master_key_identifier: str) -> str:
         return self._lock.wrap(key_bytes, master_key_identifier)
 
     def unwrap_key(self, wrapped_key: Any, master_key_identifier: str) -> bytes:
-        return self._lock.unwrap(wrapped_key, master_key_identifier)
+        data_key = self._lock.unwrap(wrapped_key, master_key_identifier)
+        self.used.add(master_key_identifier)
+        return data_key
 
 
 def is_supported() -> bool:
@@ -95,11 +98,19 @@ def load_encrypted(
     Raises
     ------
     IntegrityError
-        A key in the file does not belong there.
+        A key in the file does not belong there, or what has a key is not encrypted at all:
+        pyarrow would take that as it is.
     """
     if not is_supported():
         raise DataReadError(f"reading this needs pyarrow {OLDEST_PYARROW} or newer")
-    factory = parquet_encryption.CryptoFactory(lambda _: _Kms(lock))
+    kms = _Kms(lock)
+    factory = parquet_encryption.CryptoFactory(lambda _: kms)
     connection = parquet_encryption.KmsConnectionConfig()
     properties = factory.file_decryption_properties(connection)
-    return read_parquet(file, schema, columns, properties)
+    table = read_parquet(file, schema, columns, properties)
+    needed = {lock.layout.footer_key}
+    if table.num_rows:  # else there is no column chunk that would ask for its key
+        needed |= lock.layout.key_names(table.column_names)
+    if not needed <= kms.used:
+        raise IntegrityError("it is not encrypted as it was written")
+    return table
