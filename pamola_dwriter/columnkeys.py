@@ -33,10 +33,17 @@ def wrapped_columns(shown: Envelope) -> dict[str, tuple[WrappedKey, ...]]:
     }
 
 
-def open_columns(shown: Envelope, providers: Sequence[KeyProvider]) -> dict[str, OpenedKey]:
-    """Return the keys of columns that one of `providers` opens, by key name."""
+def open_columns(committed: Committed, providers: Sequence[KeyProvider]) -> dict[str, OpenedKey]:
+    """Return the keys of columns that one of `providers` opens, by key name.
+
+    Only names in the body are tried, which is authenticated, while the wrapped keys beside it are
+    not: a passphrase costs its derivation each time.
+    """
+    shown, columns = committed.shown, committed.manifest.parquet
+    listed = wrapped_columns(shown)
     opened = {}
-    for name, wrapped in wrapped_columns(shown).items():
+    for name in () if columns is None else columns.columns:
+        wrapped = listed.get(name, ())
         context = manifest.key_context(shown.keyed_by, name)
         for provider in providers:
             try:
@@ -58,7 +65,6 @@ def parquet_sealing(
     keyed_by = committed.shown.keyed_by
     sealings = {
         name: choose_sealing(client, [key.provider], key.wrapped, key.value, keyed_by, name)
-        for name, key in open_columns(committed.shown, providers).items()
-        if name in columns.columns
+        for name, key in open_columns(committed, providers).items()
     }
     return ParquetSealing(layout=columns, column_keys=sealings)

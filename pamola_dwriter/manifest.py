@@ -244,12 +244,10 @@ def dump_envelope(envelope: Envelope) -> bytes:
     if envelope.sealed is None:
         document |= dict(envelope.body or {})
     if envelope.encrypted:
-        name, data = ("sealed", envelope.sealed) if envelope.sealed else ("mac", envelope.mac)
         document["encryption"] = {
-            "format": "PDW1" if envelope.sealed else "parquet",
             "keyed_by": envelope.keyed_by,
             "keys": [dict(key) for key in envelope.wrapped],
-            name: base64.b64encode(data or b"").decode(),
+            **_encrypted_by(envelope),
         }
         if envelope.column_keys:
             document["encryption"]["column_keys"] = {
@@ -257,6 +255,12 @@ def dump_envelope(envelope: Envelope) -> bytes:
                 for key_name, wrapped in envelope.column_keys.items()
             }
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _encrypted_by(envelope: Envelope) -> dict[str, str]:
+    if envelope.sealed is not None:
+        return {"format": "PDW1", "sealed": base64.b64encode(envelope.sealed).decode()}
+    return {"format": "parquet", "mac": base64.b64encode(envelope.mac or b"").decode()}
 
 
 def parse_envelope(data: bytes) -> Envelope:
@@ -286,7 +290,7 @@ def parse_envelope(data: bytes) -> Envelope:
             return Envelope(
                 write_id=write_id, writes=writes, retired=retired, keyed_by=write_id, body=document
             )
-        shows = encryption["format"] == "parquet"
+        shows = encryption.get("format") == "parquet"
         data = base64.b64decode(encryption["mac" if shows else "sealed"], validate=True)
         listed = encryption.get("column_keys", {})
         return Envelope(
@@ -311,8 +315,11 @@ def shown_body(envelope: Envelope) -> bytes:
 def _parse_parquet(document: Mapping[str, Any] | None) -> ParquetColumns | None:
     if document is None:
         return None
+    footer = document["footer"]
+    if not isinstance(footer, str | None):
+        raise TypeError("footer")
     columns = {str(name): tuple(map(str, each)) for name, each in document["columns"].items()}
-    return ParquetColumns(footer=document["footer"], columns=columns)
+    return ParquetColumns(footer=footer, columns=columns)
 
 
 def _parse_write_id(text: str) -> WriteId:

@@ -117,7 +117,7 @@ def open_parquet_keys(
         raise DataReadError(f"{dataset.root} was not written with ParquetEncryption")
     if committed.key is None:
         raise MissingKeyError(f"{dataset.root} is encrypted; give its encryption_key")
-    opened = open_columns(committed.shown, keys.resolve(encryption_key))
+    opened = open_columns(committed, keys.resolve(encryption_key))
     held = {name: key.value for name, key in opened.items()}
     return {columns.footer_key: bytes(committed.key.reveal()), **held}
 

@@ -107,22 +107,24 @@ def read_with_pyarrow(part: Path, kms: Kms, columns: list[str] | None = None) ->
 
 
 @needs_new_pyarrow
-@pytest.mark.parametrize("footer", [None, "schema"])
+@pytest.mark.parametrize(
+    ("footer", "key"), [(None, "env:PII_KEY"), ("schema", "env:PII_KEY"), (None, OWNER)]
+)
 def test_a_frame_comes_back_whole_from_workers_that_resolve_the_key(
-    client: Client, tmp_path: Path, footer: str | None
+    client: Client, tmp_path: Path, footer: str | None, key: Any
 ) -> None:
-    """Workers find the key themselves, encrypt columns, and read them back."""
+    """Workers find the key themselves, or are handed it, encrypt columns, and read them back."""
     ddf = dd.from_pandas(frame(), npartitions=3)
     done = DataWriter(tmp_path, client=client).write_dataframe(
         ddf,
         "people",
         "parquet",
         encryption=ParquetEncryption(columns=COLUMNS, footer=footer),
-        encryption_key="env:PII_KEY",
+        encryption_key=key,
     )
-    back = read_dataset(done.path, encryption_key="env:PII_KEY", client=client)
+    back = read_dataset(done.path, encryption_key=key, client=client)
     pd.testing.assert_frame_equal(back.compute(), ddf.compute())
-    assert verify(done.path, encryption_key="env:PII_KEY", client=client).encrypted
+    assert verify(done.path, encryption_key=key, client=client).encrypted
     assert done.encrypted
 
 
