@@ -8,11 +8,12 @@ Start with :class:`DataWriter`; read back with :func:`read_dataset`, :func:`open
 from __future__ import annotations
 
 from pamola_dwriter.audit import VerifyReport, describe, verify
+from pamola_dwriter.encryption import ParquetEncryption
 from pamola_dwriter.errors import DataReadError, DataWriteError, EncryptionKeyError
 from pamola_dwriter.execution import LazyWrite, WriteFuture
 from pamola_dwriter.garbage import Garbage, GarbageReport, collect_garbage
 from pamola_dwriter.keys import EnvKey, FileKey, Passphrase, RawKey
-from pamola_dwriter.reader import decrypt, open_artifact, read_dataset
+from pamola_dwriter.reader import decrypt, open_artifact, open_parquet_keys, read_dataset
 from pamola_dwriter.rotation import DirectoryRotationReport, RotationReport, rotate_keys
 from pamola_dwriter.spec import WriterResult
 from pamola_dwriter.streaming import WriteStream
@@ -31,6 +32,7 @@ __all__ = [
     "GarbageReport",
     "HierarchicalProgressTracker",
     "LazyWrite",
+    "ParquetEncryption",
     "Passphrase",
     "RawKey",
     "RotationReport",
@@ -42,6 +44,7 @@ __all__ = [
     "decrypt",
     "describe",
     "open_artifact",
+    "open_parquet_keys",
     "read_dataset",
     "rotate_keys",
     "verify",

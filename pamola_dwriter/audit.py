@@ -13,6 +13,7 @@ from distributed import Client
 
 from pamola_dwriter import layout, manifest
 from pamola_dwriter.cluster import current_client
+from pamola_dwriter.columnkeys import wrapped_columns
 from pamola_dwriter.dataset import Committed
 from pamola_dwriter.errors import DataReadError, DatasetReplacedError, IntegrityError
 from pamola_dwriter.opening import Artifact, Dataset, find
@@ -86,6 +87,11 @@ def describe(
         "path": found.root,
         "keys": [{"method": key.method, "key_id": key.key_id} for key in found.wrapped],
     }
+    if isinstance(found, Dataset) and found.shown.column_keys:
+        facts["column_keys"] = {
+            name: [{"method": key.method, "key_id": key.key_id} for key in wrapped]
+            for name, wrapped in wrapped_columns(found.shown).items()
+        }
     if isinstance(found, Artifact):
         facts |= {"encrypted": found.encrypted, "size_bytes": found.size}
         return facts | ({} if found.write_id is None else {"write_id": found.write_id})
@@ -96,7 +102,7 @@ def _describe_dataset(dataset: Dataset, encryption_key: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "write_id": dataset.shown.write_id,
         "writes": list(dataset.shown.writes),
-        "encrypted": dataset.shown.sealed is not None,
+        "encrypted": dataset.shown.encrypted,
         "checksum": manifest.checksum(dataset.stored),
     }
     if dataset.shown.sealed is not None and encryption_key is None:
@@ -139,7 +145,7 @@ def _verify_dataset(dataset: Dataset, encryption_key: Any, client: Client | None
         parts=totals["parts"],
         rows=totals["rows"],
         size_bytes=totals["bytes"],
-        encrypted=committed.key is not None,
+        encrypted=committed.shown.encrypted,
         checksum=manifest.checksum(committed.stored),
     )
 

@@ -13,8 +13,8 @@ from pamola_dwriter.errors import DatasetReplacedError, IntegrityError, TargetUn
 from pamola_dwriter.manifest import Envelope, Manifest, PartTable
 from pamola_dwriter.spec import PartRecord, Redacted, WriteId
 
-OpenKey = Callable[[Envelope], bytes]
-"""Finds the dataset key of an encrypted manifest."""
+OpenKey = Callable[[Envelope], bytes | None]
+"""Finds the dataset key of an encrypted manifest; None where none is given and none is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +65,11 @@ def open_committed(store: Store, directory: str, stored: bytes, open_key: OpenKe
     while True:
         shown = manifest.parse_envelope(stored)
         # Never a plain variable: an error report may show the locals of every frame.
-        key = None if shown.sealed is None else Redacted(open_key(shown))
-        document = _open_body(shown, key)
+        key = _redacted(open_key(shown)) if shown.encrypted else None
+        document = open_body(shown, key)
         try:
-            parts = _list_parts(store, directory, document, key)
+            sealed_under = None if shown.sealed is None else key
+            parts = _list_parts(store, directory, document, sealed_under)
         except FileNotFoundError:
             stored = _successor(store, directory, stored, document)
             continue
@@ -98,11 +99,18 @@ def _successor(store: Store, directory: str, stored: bytes, document: Manifest) 
     return present.data
 
 
-def _open_body(shown: Envelope, key: Redacted | None) -> Manifest:
+def _redacted(key: bytes | None) -> Redacted | None:
+    return None if key is None else Redacted(key)
+
+
+def open_body(shown: Envelope, key: Redacted | None) -> Manifest:
+    """Open the body of a manifest; IntegrityError if it was altered, as far as `key` tells."""
     body: bytes | Mapping[str, Any] = shown.body or {}
     if shown.sealed is not None and key is not None:
         expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
         body = _open_sealed(shown.sealed, key, expect)
+    elif shown.mac is not None and key is not None:
+        envelope.check_authentic(key.reveal(), manifest.shown_body(shown), shown.mac)
     document = manifest.parse_body(shown.write_id, body)
     if (document.writes, document.retired) != (shown.writes, shown.retired):
         raise IntegrityError("the manifest was altered: it names other writes than it holds")

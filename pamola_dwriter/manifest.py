@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pamola_dwriter import untrusted
+from pamola_dwriter.encryption import ParquetColumns
 from pamola_dwriter.errors import IntegrityError, InvalidWriteError, UnsupportedVersionError
 from pamola_dwriter.spec import FormatSpec, PartRecord, WriteId
 
@@ -76,6 +77,8 @@ class Manifest:
         (``retain-seconds``); their files may stand beside the parts until a later commit.
     age_recipients : tuple of str
         Public keys that every part is encrypted to as an age file; none for the sealed format.
+    parquet : ParquetColumns or None
+        How the parts are encrypted inside, if they are.
     """
 
     write_id: WriteId
@@ -91,6 +94,7 @@ class Manifest:
     parts: tuple[PartRecord, ...] = ()
     part_table: PartTable | None = None
     age_recipients: tuple[str, ...] = ()
+    parquet: ParquetColumns | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +114,11 @@ class Envelope:
     sealed : bytes or None
         The sealed body of an encrypted dataset.
     body : mapping or None
-        The body of a plain dataset.
+        The body of a plain dataset, or one whose parts are encrypted Parquet with a plain footer.
+    column_keys : mapping of str to tuple of WrappedKey-as-JSON
+        The keys of Parquet columns, by name, under each provider.
+    mac : bytes or None
+        What authenticates a `body` that shows, under the dataset key.
     """
 
     write_id: WriteId
@@ -120,6 +128,13 @@ class Envelope:
     wrapped: tuple[Mapping[str, Any], ...] = ()
     sealed: bytes | None = None
     body: Mapping[str, Any] | None = None
+    column_keys: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    mac: bytes | None = None
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether it has a key, though it may show what it consists of without."""
+        return self.sealed is not None or self.mac is not None
 
 
 def retained(retired: Retired, moment: datetime, seconds: float) -> dict[WriteId, datetime]:
@@ -167,6 +182,11 @@ def dump_body(manifest: Manifest) -> bytes:
     }
     if manifest.age_recipients:
         body["age_recipients"] = list(manifest.age_recipients)
+    if manifest.parquet is not None:
+        body["parquet_encryption"] = {
+            "footer": manifest.parquet.footer,
+            "columns": {name: list(each) for name, each in manifest.parquet.columns.items()},
+        }
     if manifest.part_table is not None:
         table = manifest.part_table
         body["part_table"] = {
@@ -203,6 +223,7 @@ def parse_body(write_id: WriteId, data: bytes | Mapping[str, Any]) -> Manifest:
             parts=tuple(_part_from_json(part) for part in body["parts"]),
             part_table=None if table is None else _parse_table(table),
             age_recipients=_texts(body.get("age_recipients", ())),
+            parquet=_parse_parquet(body.get("parquet_encryption")),
         )
     except (*_DAMAGED, pa.ArrowException, OSError) as error:
         raise IntegrityError(f"the manifest is damaged: {type(error).__name__}") from None
@@ -236,13 +257,17 @@ def dump_envelope(envelope: Envelope) -> bytes:
     }
     if envelope.sealed is None:
         document |= dict(envelope.body or {})
-    else:
+    if envelope.encrypted:
         document["encryption"] = {
-            "format": "PDW1",
             "keyed_by": envelope.keyed_by,
             "keys": [dict(key) for key in envelope.wrapped],
-            "sealed": base64.b64encode(envelope.sealed).decode(),
+            **_encrypted_by(envelope),
         }
+        if envelope.column_keys:
+            document["encryption"]["column_keys"] = {
+                key_name: [dict(key) for key in wrapped]
+                for key_name, wrapped in envelope.column_keys.items()
+            }
     data = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
     if len(data) > untrusted.MAX_JSON:
         raise InvalidWriteError(
@@ -250,6 +275,12 @@ def dump_envelope(envelope: Envelope) -> bytes:
             "set pamola-dwriter.inline-parts lower, so that the parts are listed in a file"
         )
     return data
+
+
+def _encrypted_by(envelope: Envelope) -> dict[str, str]:
+    if envelope.sealed is not None:
+        return {"format": "PDW1", "sealed": base64.b64encode(envelope.sealed).decode()}
+    return {"format": "parquet", "mac": base64.b64encode(envelope.mac or b"").decode()}
 
 
 def parse_envelope(data: bytes) -> Envelope:
@@ -276,17 +307,21 @@ def parse_envelope(data: bytes) -> Envelope:
                 write_id=write_id, writes=writes, retired=retired, keyed_by=write_id, body=document
             )
         encryption = document["encryption"]
-        if encryption["format"] != "PDW1":
+        if encryption["format"] not in ("PDW1", "parquet"):
             raise UnsupportedVersionError(
                 "the manifest is sealed in a format that is not known; update pamola_dwriter"
             )
+        shows = encryption["format"] == "parquet"
+        data = base64.b64decode(encryption["mac" if shows else "sealed"], validate=True)
+        listed = encryption.get("column_keys", {})
         return Envelope(
             write_id=write_id,
             writes=writes,
             retired=retired,
             keyed_by=_parse_write_id(encryption.get("keyed_by", write_id)),
             wrapped=tuple(encryption["keys"]),
-            sealed=base64.b64decode(encryption["sealed"], validate=True),
+            column_keys={str(name): tuple(wrapped) for name, wrapped in listed.items()},
+            **({"body": document, "mac": data} if shows else {"sealed": data}),
         )
     except _DAMAGED:
         raise IntegrityError("the manifest is damaged: it is not the JSON we write") from None
@@ -297,6 +332,22 @@ def _check_version(version: object) -> None:
         return
     named = f"version {version!r}" if len(repr(version)) < _LONGEST_SHOWN else "its version"
     raise UnsupportedVersionError(f"manifest {named} is not known; update pamola_dwriter")
+
+
+def shown_body(envelope: Envelope) -> bytes:
+    """Return what the ``mac`` of a manifest that shows authenticates: all but the wrapped keys."""
+    document = json.loads(dump_envelope(replace(envelope, mac=None, sealed=None)))
+    return _canonical({name: each for name, each in document.items() if name != "encryption"})
+
+
+def _parse_parquet(document: Mapping[str, Any] | None) -> ParquetColumns | None:
+    if document is None:
+        return None
+    footer = document["footer"]
+    if not isinstance(footer, str | None):
+        raise TypeError("footer")
+    columns = {str(name): tuple(map(str, each)) for name, each in document["columns"].items()}
+    return ParquetColumns(footer=footer, columns=columns)
 
 
 def _parse_write_id(text: str) -> WriteId:
@@ -344,9 +395,14 @@ def sealed_header(write_id: WriteId, kind: str, path: str) -> dict[str, Any]:
     return {"kind": kind, "path": path, "write_id": write_id}
 
 
-def key_context(write_id: WriteId) -> bytes:
-    """Return what a wrapped dataset key is bound to."""
-    return f"{KIND}:{write_id}".encode()
+def key_context(write_id: WriteId, key_name: str = "") -> bytes:
+    """Return what a wrapped dataset key, or key of Parquet columns, is bound to."""
+    return f"{KIND}:{write_id}{':' if key_name else ''}{key_name}".encode()
+
+
+def part_key_context(write_id: WriteId, path: str, key_name: str) -> bytes:
+    """Return what the keys inside an encrypted Parquet file are bound to."""
+    return f"{KIND}:{write_id}:{key_name}:{path}".encode()
 
 
 def dump_parts(parts: Iterable[PartRecord]) -> pa.Buffer:

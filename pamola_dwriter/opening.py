@@ -12,6 +12,7 @@ from distributed import Client
 
 from pamola_dwriter import envelope, keys, layout, manifest, storage
 from pamola_dwriter.cluster import current_client
+from pamola_dwriter.columnkeys import parquet_sealing
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.dataset import Committed, open_committed
 from pamola_dwriter.envelope import agefile
@@ -65,11 +66,16 @@ class Dataset:
             It was altered; or a key is given and it is not encrypted.
         """
         committed = open_committed(
-            self.store, "", self.stored, partial(_find_key, self.root, encryption_key)
+            self.store, "", self.stored, partial(self._open_key, encryption_key)
         )
-        if committed.key is None:
+        if not committed.shown.encrypted:
             _refuse_downgrade(self.root, encryption_key)
         return committed
+
+    def _open_key(self, encryption_key: Any, shown: Envelope) -> bytes | None:
+        if encryption_key is None and shown.sealed is None:
+            return None
+        return _find_key(self.root, encryption_key, shown)
 
     def unwrap(self, encryption_key: Any) -> bytes:
         """Return the key of an encrypted dataset; its manifest stays sealed.
@@ -95,6 +101,7 @@ class Dataset:
             schema=document.schema,
             frame=document.frame,
             partition_on=document.partition_on,
+            parquet=document.parquet,
             sealing=self.sealing(committed, encryption_key, current_client(client)),
         )
 
@@ -104,14 +111,19 @@ class Dataset:
         """Return how workers get at the key of the dataset; None if it is plain."""
         if committed.key is None:
             return None
+        providers = keys.resolve(encryption_key)
         sealing = choose_sealing(
             client,
-            keys.resolve(encryption_key),
+            providers,
             _wrapped_keys(committed.shown),
             committed.key.reveal(),
             committed.shown.keyed_by,
         )
-        return replace(sealing, age_recipients=committed.manifest.age_recipients)
+        return replace(
+            sealing,
+            age_recipients=committed.manifest.age_recipients,
+            parquet=parquet_sealing(committed, providers, client),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

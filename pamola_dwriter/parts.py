@@ -16,15 +16,19 @@ import pyarrow as pa
 from pamola_dwriter import envelope, formats, layout, manifest, sealing, storage
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.dataset import names_write
+from pamola_dwriter.encryption import ParquetColumns
 from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import (
     DataReadError,
     DatasetReplacedError,
     IntegrityError,
+    MissingKeyError,
     PamolaWriterError,
     TargetUnavailableError,
     UnsupportedVersionError,
 )
+from pamola_dwriter.formats.parquet import read_parquet
+from pamola_dwriter.formats.parquet_encryption import load_encrypted
 from pamola_dwriter.keys.age import dataset_identity
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, Tuning, WriteId
 
@@ -48,10 +52,24 @@ class PartSource:
     frame: Mapping[str, Any]
     partition_on: tuple[str, ...]
     sealing: Sealing | None
+    parquet: ParquetColumns | None = None
 
     def store(self) -> Store:
         """Open the store whose root is the dataset itself."""
         return storage.open_store(self.root, self.storage_options, self.tuning)
+
+    def check_opened(self, columns: Sequence[str] | None) -> None:
+        """Raise MissingKeyError, naming them, if some of the `columns` need a key not given."""
+        if self.parquet is None:
+            return
+        held = self.sealing.parquet if self.sealing else None
+        stored = formats.stored_columns(self.frame, columns)
+        if locked := self.parquet.locked(stored, list(held.column_keys) if held else []):
+            given = "the key given does not open" if held else "no key was given for"
+            raise MissingKeyError(
+                f"{given} the column(s) {', '.join(locked)} of {self.root}; give one that does as "
+                "encryption_key, or name the other columns"
+            )
 
 
 def load_part(
@@ -66,13 +84,12 @@ def load_part(
     DatasetReplacedError
         It is missing because the dataset was overwritten.
     """
-    serializer = formats.get(source.format.name)
     stored = formats.stored_columns(source.frame, columns)
     hive = dict(part.values)
     inside = [name for name in stored if name not in hive]
     schema = pa.schema([f for f in source.schema if f.name not in hive], source.schema.metadata)
-    with naming_part(part, source), open_part(source, part, ranged=serializer.columnar) as file:
-        table = serializer.load(file, schema, inside, source.format)
+    with naming_part(part, source):
+        table = _load_table(part, source, schema, inside)
         if inside and table.num_rows != part.rows:
             raise IntegrityError(f"it has {table.num_rows} rows, not the {part.rows} written")
         for name in stored:
@@ -99,6 +116,8 @@ def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO
         file always is.
     """
     store = source.store()
+    if source.parquet is not None:
+        return io.BytesIO(_decrypted_parquet(source, part))
     if source.sealing is None:
         return store.open(part.path) if ranged else io.BytesIO(store.read(part.path))
     if source.sealing.age_recipients:
@@ -206,14 +225,52 @@ def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.Seale
 
 def _decrypted(part: PartRecord, used: Sealing, data: bytes) -> bytes:
     # Only the digest in the sealed manifest tells whether an age file is the one written here.
+    return agefile.decrypt(_intact(part, data), dataset_identity(sealing.open_sealing(used)))
+
+
+def _intact(part: PartRecord, data: bytes) -> bytes:
+    """Return the bytes of a part; IntegrityError if they are not those that were written."""
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise IntegrityError("it was altered: its SHA-256 differs")
-    return agefile.decrypt(data, dataset_identity(sealing.open_sealing(used)))
+    return data
 
 
 def _to_the_end(read: Any, size: int, start: int, end: int) -> bytes:
     # One byte more where the part should end, so that what was added to it is seen.
     return bytes(read(start, end + 1 if end == size else end))
+
+
+def _load_table(
+    part: PartRecord, source: PartSource, schema: pa.Schema, columns: Sequence[str]
+) -> pa.Table:
+    if source.parquet is not None:
+        return _load_parquet(source, part, schema, columns)
+    serializer = formats.get(source.format.name)
+    with open_part(source, part, ranged=serializer.columnar) as file:
+        return serializer.load(file, schema, columns, source.format)
+
+
+def _load_parquet(
+    source: PartSource, part: PartRecord, schema: pa.Schema, columns: Sequence[str]
+) -> pa.Table:
+    """Read `columns` of a Parquet file that is encrypted inside; without keys, plain ones."""
+    used, store = source.sealing, source.store()
+    if used is None or used.parquet is None:
+        with store.open(part.path) as file:
+            return read_parquet(file, schema, columns)
+    lock = sealing.part_lock(used.parquet, used, _made_by(part, source), part.path)
+    # Columns without a key have no other protection, and pyarrow can crash on an altered file.
+    with io.BytesIO(_intact(part, store.read(part.path))) as file:
+        return load_encrypted(file, schema, columns, lock)
+
+
+def _decrypted_parquet(source: PartSource, part: PartRecord) -> memoryview:
+    """Return a Parquet file that is encrypted inside as a plain one."""
+    source.check_opened(None)
+    hive = dict(part.values)
+    schema = pa.schema([f for f in source.schema if f.name not in hive], source.schema.metadata)
+    table = _load_parquet(source, part, schema, schema.names)
+    return memoryview(formats.get(source.format.name).dumps(table, source.format))
 
 
 def _slice(data: bytes, start: int | None, end: int | None) -> bytes:

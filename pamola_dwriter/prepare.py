@@ -24,6 +24,7 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.frames import as_frame, has_index
 from pamola_dwriter.graph import Source
 from pamola_dwriter.keys.age import AgeIdentity, dataset_identity
+from pamola_dwriter.locking import check_columns, lock_columns
 from pamola_dwriter.opening import find_dataset
 from pamola_dwriter.paths import Place
 from pamola_dwriter.records import Kept
@@ -119,20 +120,16 @@ def bind(
     expected, supersedes = (
         (None, check_file(place, wanted)) if single_file else check_directory(place, wanted)
     )
-    resumable = source.identity is not None and not single_file
+    resumable = source.identity is not None and not single_file and spec.encryption is None
     interrupted = None
-    if spec.resume and source.identity is None:
-        raise InvalidWriteError(
-            "resume=True goes on with the write of a Dask collection; a frame in memory is written "
-            "anew: leave resume out"
-        )
-    if spec.resume and resumable:
-        interrupted = find_interrupted(place, wanted.directory, providers, settings.tuning)
-    recipients = spec.age_recipients
-    if single_file and recipients:
-        lock = _Lock.of_age_file(write_id, recipients)
+    if spec.resume:
+        _check_resumable(source)
+        if resumable:
+            interrupted = find_interrupted(place, wanted.directory, providers, settings.tuning)
+    if single_file and spec.age_recipients:
+        lock = _Lock.of_age_file(write_id, spec.age_recipients)
     else:
-        lock = base.lock if base else _lock(providers, client, write_id, interrupted, recipients)
+        lock = base.lock if base else _lock(spec, shape, providers, client, write_id, interrupted)
     run = RunSpec(
         write_id=interrupted.entry.write_id if interrupted else write_id,
         target=Target(
@@ -159,6 +156,14 @@ def bind(
     )
     kept = _resume(place, run, interrupted, base) if spec.resume else Kept()
     return Bound(source=source, run=replace(run, resumed=len(kept.partitions)), kept=kept)
+
+
+def _check_resumable(source: Source) -> None:
+    if source.identity is None:
+        raise InvalidWriteError(
+            "resume=True goes on with the write of a Dask collection; a frame in memory is written "
+            "anew: leave resume out"
+        )
 
 
 def _resume(
@@ -228,6 +233,8 @@ def _is_single_file(place: Place, spec: WriteSpec, wanted: Wanted, partitions: i
         return spec.single_file
     if partitions > 1 or spec.partition_on or spec.target_part_size or spec.append:
         return False
+    if spec.encryption is not None:
+        return False  # a single file has no manifest to hold the keys
     # Else the dataset would go on standing beside the file, out of date.
     return not holds_dataset(place.store, wanted)
 
@@ -238,13 +245,18 @@ def _base(
     url = place.url(wanted.directory)
     try:
         dataset = find_dataset(url, place.storage_options.reveal())
-        if dataset.shown.sealed is None and providers:
+        if not dataset.shown.encrypted and providers:
             raise InvalidTargetError(
                 f"{url} is not encrypted, so encrypted parts cannot be appended to it; leave "
                 "encryption_key out, or write it anew"
             )
         encryption_key = providers or None
         committed = dataset.open(encryption_key)
+        if committed.manifest.parquet is not None:
+            raise InvalidTargetError(
+                f"{url} was written with ParquetEncryption, and nothing can be appended to that; "
+                "write it anew"
+            )
     except TargetNotFoundError:
         return None
     except (IntegrityError, UnsupportedVersionError) as error:
@@ -259,12 +271,16 @@ def _base(
 
 
 def _lock(
+    spec: WriteSpec,
+    shape: Shape,
     providers: tuple[KeyProvider, ...],
     client: Client | None,
     write_id: WriteId,
     interrupted: Interrupted | None,
-    age_recipients: tuple[str, ...],
 ) -> _Lock:
+    if spec.encryption is not None:
+        check_columns(spec.encryption, shape, providers, age=bool(spec.age_recipients))
+        return _Lock(sealing=lock_columns(spec.encryption, providers, client, write_id))
     if not providers:
         return _Lock()
     if interrupted is not None and interrupted.key is not None:
@@ -275,7 +291,7 @@ def _lock(
         dataset_key, keyed_by = secrets.token_bytes(32), write_id
         wrapped = keys.wrap_all(providers, dataset_key, manifest.key_context(write_id))
     sealing = choose_sealing(client, providers, wrapped, dataset_key, keyed_by)
-    if age_recipients:
+    if spec.age_recipients:
         own = AgeIdentity(dataset_identity(dataset_key)).age_recipient
-        sealing = replace(sealing, age_recipients=(*age_recipients, own))
+        sealing = replace(sealing, age_recipients=(*spec.age_recipients, own))
     return _Lock(sealing=sealing, key=Redacted(dataset_key))

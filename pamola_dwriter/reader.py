@@ -15,8 +15,14 @@ import dask.dataframe as dd
 from distributed import Client
 
 from pamola_dwriter import formats, keys, layout
+from pamola_dwriter.columnkeys import open_columns
 from pamola_dwriter.envelope import simplefile
-from pamola_dwriter.errors import InvalidTargetError, TargetExistsError
+from pamola_dwriter.errors import (
+    DataReadError,
+    InvalidTargetError,
+    MissingKeyError,
+    TargetExistsError,
+)
 from pamola_dwriter.opening import Artifact, Dataset, find, find_artifact, find_dataset
 from pamola_dwriter.parts import load_index, load_part, naming_manifest, naming_part, open_part
 from pamola_dwriter.paths import PathLike
@@ -40,7 +46,9 @@ def read_dataset(
         Columns to read; of Parquet only their byte ranges are fetched. A later projection of
         the frame has the same effect.
     encryption_key : optional
-        As given to the writer; required if the dataset is encrypted, refused if it is not.
+        As given to the writer; required if the dataset is encrypted, refused if it is not. Of one
+        written with :class:`~pamola_dwriter.ParquetEncryption`, only for the columns that have
+        a key.
     storage_options : mapping, optional
         Passed to the fsspec file system.
     client : distributed.Client, optional
@@ -67,6 +75,7 @@ def read_dataset(
     source = dataset.source(committed, encryption_key, client)
     chosen = None if columns is None else list(columns)
     formats.stored_columns(source.frame, chosen)
+    source.check_opened(chosen)
     with naming_manifest():
         meta = formats.empty_meta(source.schema, source.frame, chosen)
     selected = {"columns": chosen} if chosen else {}
@@ -80,6 +89,45 @@ def read_dataset(
 
 def _typed(frame: dd.DataFrame) -> dd.DataFrame:
     return frame  # Dask's constructors are not annotated
+
+
+def open_parquet_keys(
+    path: PathLike,
+    *,
+    encryption_key: Any,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, bytes]:
+    """Return the keys that the Parquet files of a dataset are encrypted under, by their name.
+
+    They are for tools that read the files without this package. Each key in a file is wrapped
+    under one of these, as base64 of a 12-byte nonce and AES-256-GCM ciphertext; the associated
+    data are ``pamola_dwriter.dataset:WRITE_ID:KEY_NAME:PART``, with the path of the file in the
+    dataset and the write id in its name. Whoever holds a key reads what is under it, also after
+    a rotation: keep them in memory.
+
+    Returns
+    -------
+    dict of str to bytes
+        Those that `encryption_key` opens, 32 bytes each; that of the footer among them, as
+        ``footer`` if it has no name.
+
+    Raises
+    ------
+    DataReadError
+        It was not written with :class:`~pamola_dwriter.ParquetEncryption`.
+    MissingKeyError, WrongKeyError, TargetNotFoundError, IntegrityError
+        As :func:`read_dataset`.
+    """
+    dataset = find_dataset(path, storage_options)
+    committed = dataset.open(encryption_key)
+    columns = committed.manifest.parquet
+    if columns is None:
+        raise DataReadError(f"{dataset.root} was not written with ParquetEncryption")
+    if committed.key is None:
+        raise MissingKeyError(f"{dataset.root} is encrypted; give its encryption_key")
+    opened = open_columns(committed, keys.resolve(encryption_key))
+    held = {name: key.value for name, key in opened.items()}
+    return {columns.footer_key: bytes(committed.key.reveal()), **held}
 
 
 def open_artifact(

@@ -15,7 +15,9 @@ import pyarrow as pa
 from dask.utils import parse_bytes
 
 from pamola_dwriter import formats, layout
+from pamola_dwriter.encryption import ParquetEncryption
 from pamola_dwriter.errors import InvalidWriteError
+from pamola_dwriter.formats.parquet_encryption import check_supported
 from pamola_dwriter.spec import FormatSpec, WriteSpec
 
 
@@ -54,6 +56,9 @@ class WriteOptions(TypedDict, total=False):
         (a Dask collection, made the same way), schema and options; else this is refused. Without
         one that was interrupted, all is written; but not with ``append``, where nobody could
         tell whether it was committed.
+    encryption : ParquetEncryption, optional
+        Encrypt columns inside Parquet files, each group under a key of its own, rather than
+        whole files. It makes a directory of parts, and goes without `append` and `resume`.
     """
 
     compression: str | None
@@ -66,6 +71,7 @@ class WriteOptions(TypedDict, total=False):
     format_options: Mapping[str, Any]
     append: bool
     resume: bool
+    encryption: ParquetEncryption | None
 
 
 class StreamOptions(WriteOptions, total=False):
@@ -206,6 +212,7 @@ def check_request(
         schema=_check_schema(options.get("schema")),
         append=bool(append),
         resume=bool(resume),
+        encryption=_check_encryption(options.get("encryption")),
         given=frozenset(name for name, value in options.items() if value is not None),
         timestamp_in_name=timestamp_in_name,
         overwrite=overwrite,
@@ -216,9 +223,27 @@ def check_request(
         raise InvalidWriteError(
             "resume=True excludes single_file=True and timestamp_in_name; give the name in full"
         )
+    if spec.encryption is not None:
+        _check_encrypts(spec, spec.encryption)
     if spec.single_file is True and (spec.partition_on or spec.target_part_size):
         raise InvalidWriteError("single_file=True excludes partition_on and target_part_size")
     return spec
+
+
+def _check_encrypts(spec: WriteSpec, encryption: ParquetEncryption) -> None:
+    if spec.format.name != "parquet":
+        raise InvalidWriteError(
+            f"encryption=ParquetEncryption(...) needs format='parquet', not {spec.format.name!r}"
+        )
+    if spec.append or spec.resume or spec.single_file is True:
+        raise InvalidWriteError("encryption excludes append=True, resume=True and single_file=True")
+    encrypted = {name for names in encryption.columns.values() for name in names}
+    if shown := [name for name in spec.partition_on if name in encrypted]:
+        raise InvalidWriteError(
+            f"partition_on would show the values of {shown} in the paths of the parts; leave them "
+            "out of it, or give them no key"
+        )
+    check_supported()
 
 
 def check_flag(name: str, value: object) -> None:
@@ -265,6 +290,15 @@ def check_seconds(name: str, span: Any, *, zero: bool = False) -> float:
     if isinstance(span, bool) or not 0 <= seconds < math.inf or (seconds == 0 and not zero):
         raise InvalidWriteError(f"{name} must be seconds or '5min', not {span!r}")
     return float(seconds)
+
+
+def _check_encryption(encryption: object) -> ParquetEncryption | None:
+    if encryption is not None and not isinstance(encryption, ParquetEncryption):
+        # It is not shown: it may well be a key.
+        raise InvalidWriteError(
+            f"encryption must be a ParquetEncryption, not {type(encryption).__name__}"
+        )
+    return encryption
 
 
 def _check_columns(columns: object) -> tuple[str, ...]:

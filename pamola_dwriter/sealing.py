@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pamola_dwriter import keys, manifest
+from pamola_dwriter import envelope, keys, manifest
 from pamola_dwriter.errors import DataReadError, IntegrityError, InvalidKeyError
-from pamola_dwriter.spec import Sealing, WrappedKey, WriteId
+from pamola_dwriter.formats.parquet_encryption import FileLock
+from pamola_dwriter.spec import ParquetSealing, Sealing, WrappedKey, WriteId
 
 _REMEMBERED = 64
 """Dataset keys that a process keeps at hand."""
@@ -87,10 +89,32 @@ def open_sealing(sealing: Sealing) -> bytes:
     slot = _slot(sealing)
     with slot.lock:
         if slot.dataset_key is None:  # also after a failure, which may have passed
-            context = manifest.key_context(sealing.keyed_by)
+            context = manifest.key_context(sealing.keyed_by, sealing.key_name)
             providers = keys.resolve(sealing.provider)
             slot.dataset_key = keys.unwrap_any(providers, sealing.wrapped, context)
         return slot.dataset_key
+
+
+def part_lock(sealing: ParquetSealing, footer: Sealing, write_id: WriteId, path: str) -> FileLock:
+    """Return how the Parquet file of one part is encrypted, for whoever has its keys."""
+
+    def key_and_place(key_name: str) -> tuple[bytes, bytes]:
+        place = manifest.part_key_context(write_id, path, key_name)
+        if key_name == sealing.layout.footer_key:
+            return open_sealing(footer), place
+        if key_name not in sealing.column_keys:
+            raise IntegrityError("it asks for a key that its manifest does not name")
+        return open_sealing(sealing.column_keys[key_name]), place
+
+    def wrap(data_key: bytes, key_name: str) -> str:
+        key, place = key_and_place(key_name)
+        return envelope.wrap_data_key(key, data_key, place, os.urandom(12))
+
+    def unwrap(wrapped: str | bytes, key_name: str) -> bytes:
+        key, place = key_and_place(key_name)
+        return envelope.unwrap_data_key(key, wrapped, place)
+
+    return FileLock(layout=sealing.layout, wrap=wrap, unwrap=unwrap)
 
 
 def remember(sealing: Sealing, dataset_key: bytes) -> None:
@@ -108,13 +132,13 @@ class _Slot:
     dataset_key: bytes | None = field(default=None, repr=False)
 
 
-_slots: dict[tuple[str | None, str, WriteId], _Slot] = {}
+_slots: dict[tuple[str | None, str, WriteId, str], _Slot] = {}
 _slots_lock = threading.Lock()
 
 
 def _slot(sealing: Sealing) -> _Slot:
     wrapped = json.dumps([keys.wrapped_to_json(key) for key in sealing.wrapped])
-    name = (sealing.provider, wrapped, sealing.keyed_by)
+    name = (sealing.provider, wrapped, sealing.keyed_by, sealing.key_name)
     with _slots_lock:
         slot = _slots[name] = _slots.pop(name) if name in _slots else _Slot()  # now the last
         while len(_slots) > _REMEMBERED:

@@ -18,6 +18,8 @@ import pyarrow as pa
 from dask.utils import format_bytes
 from upath import UPath
 
+from pamola_dwriter.encryption import ParquetColumns, ParquetEncryption
+
 WriteId = NewType("WriteId", str)
 """Identity of one call: 16 lowercase hex digits, in the name of every part it makes."""
 
@@ -91,6 +93,8 @@ class WriteSpec:
         Options that the caller named, rather than leaving them to their defaults.
     age_recipients : tuple of str
         Public keys to encrypt to as age files; none for the sealed format, or a plain write.
+    encryption : ParquetEncryption or None
+        Encrypt inside Parquet files, rather than whole files.
     """
 
     name: str
@@ -107,6 +111,7 @@ class WriteSpec:
     schema: pa.Schema | None = None
     given: frozenset[str] = frozenset()
     age_recipients: tuple[str, ...] = ()
+    encryption: ParquetEncryption | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,10 @@ class Sealing:
         that append to it share the key with.
     age_recipients : tuple of str
         Public keys that every part is encrypted to as an age file; none for the sealed format.
+    key_name : str
+        Key of Parquet columns that this is; empty for the dataset key.
+    parquet : ParquetSealing or None
+        How the parts are encrypted inside, if that is how; the dataset key is the footer's.
     """
 
     wrapped: tuple[WrappedKey, ...]
@@ -150,11 +159,32 @@ class Sealing:
     provider: str | None = None
     dataset_key: Redacted | None = None
     age_recipients: tuple[str, ...] = ()
+    key_name: str = ""
+    parquet: ParquetSealing | None = None
 
     @property
     def sealed_as(self) -> SealedAs:
         """What the parts are."""
         return "age" if self.age_recipients else "pdw"
+
+    @property
+    def shows_body(self) -> bool:
+        """Whether the manifest, and the footers of the parts, can be read without a key."""
+        return self.parquet is not None and self.parquet.layout.footer is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParquetSealing:
+    """How Parquet files are encrypted inside, and how a worker gets at the keys of columns.
+
+    Attributes
+    ----------
+    column_keys : mapping of str to Sealing
+        By key name; a reader has only those that its key opens.
+    """
+
+    layout: ParquetColumns
+    column_keys: Mapping[str, Sealing]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

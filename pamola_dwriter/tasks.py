@@ -19,6 +19,7 @@ from distributed import get_worker
 from pamola_dwriter import envelope, formats, inflight, layout, manifest, sealing, storage
 from pamola_dwriter.envelope import agefile
 from pamola_dwriter.events import TOPIC, PartitionStaged
+from pamola_dwriter.formats.parquet_encryption import dumps_encrypted
 from pamola_dwriter.records import put_record
 from pamola_dwriter.sealing import FileKeys
 from pamola_dwriter.spec import (
@@ -97,21 +98,29 @@ def serialize(
 
 def _cut(table: pa.Table, index: int, spec: RunSpec) -> tuple[Piece, ...]:
     """Turn a table into the plain bytes of its parts."""
-    serializer = formats.get(spec.format.name)
     attempt = _draw_attempt()
     pieces = []
     for number, (values, rows) in enumerate(_split(table, spec.partition_on)):
-        data = serializer.dumps(rows, spec.format)
         path = _part_path(spec, index, attempt, number, values)
+        data = _dump(rows, path, spec)
         pieces.append(
             Piece(path=path, values=values, rows=rows.num_rows, plain_bytes=data.size, data=data)
         )
     return tuple(pieces)
 
 
+def _dump(table: pa.Table, path: str, spec: RunSpec) -> pa.Buffer:
+    """Return the bytes of one file; those of columns encrypted, if that is how it is done."""
+    used = spec.sealing
+    if used is None or used.parquet is None:
+        return formats.get(spec.format.name).dumps(table, spec.format)
+    lock = sealing.part_lock(used.parquet, used, spec.write_id, path)
+    return dumps_encrypted(table, spec.format, lock)
+
+
 def encrypt(pieces: tuple[Piece, ...], index: int, spec: RunSpec) -> tuple[Piece, ...]:
     """Seal the parts of one partition under the dataset key, or to the recipients of age."""
-    if spec.sealing is None:
+    if spec.sealing is None or spec.sealing.parquet is not None:
         return pieces
     attempt = _draw_attempt()
     done = []
@@ -195,8 +204,10 @@ def _part_path(
     if spec.target.single_file:
         return spec.target.path.rpartition("/")[2]
     extension = formats.get(spec.format.name).extension(spec.format)
-    if spec.sealing is not None:
-        extension = f"{extension}.{spec.sealing.sealed_as}"
+    used = spec.sealing
+    if used is not None and used.parquet is None:
+        extension = f"{extension}.{used.sealed_as}"
+    if used is not None and not used.shows_body:
         values = ()  # a value in a path would show what the part hides
     name = layout.part_name(index, spec.write_id, attempt, number, extension)
     return layout.join(layout.hive_directory(values), name)

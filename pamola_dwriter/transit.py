@@ -28,6 +28,7 @@ def choose_sealing(
     wrapped: tuple[WrappedKey, ...],
     dataset_key: bytes,
     keyed_by: WriteId,
+    key_name: str = "",
 ) -> Sealing:
     """Return a Sealing whose tasks can open the dataset key wherever they run.
 
@@ -42,7 +43,7 @@ def choose_sealing(
     """
     uris = [provider.uri for provider in providers if provider.uri is not None]
     for uri in uris:
-        sealing = Sealing(wrapped=wrapped, keyed_by=keyed_by, provider=uri)
+        sealing = Sealing(wrapped=wrapped, keyed_by=keyed_by, provider=uri, key_name=key_name)
         if client is None:
             remember(sealing, dataset_key)
             return sealing
@@ -50,7 +51,8 @@ def choose_sealing(
             return sealing
     if client is not None:
         _check_links(client, uris)
-    return Sealing(wrapped=wrapped, keyed_by=keyed_by, dataset_key=Redacted(dataset_key))
+    held = Redacted(dataset_key)
+    return Sealing(wrapped=wrapped, keyed_by=keyed_by, dataset_key=held, key_name=key_name)
 
 
 def _everywhere(client: Client, sealing: Sealing) -> bool:

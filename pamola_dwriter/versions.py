@@ -6,7 +6,7 @@ import hashlib
 import random
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -24,7 +24,7 @@ from pamola_dwriter.errors import (
     TargetUnavailableError,
 )
 from pamola_dwriter.manifest import Envelope, Manifest, PartTable, Retired, retained
-from pamola_dwriter.spec import Attempt, PartRecord, RunSpec, WriteId
+from pamola_dwriter.spec import Attempt, PartRecord, RunSpec, Sealing, WriteId
 
 _PRODUCERS = ("pamola_dwriter", "dask", "pandas", "pyarrow")
 
@@ -46,6 +46,7 @@ class _Before:
     writes: tuple[WriteId, ...] = ()
     retired: Retired = field(default_factory=dict)
     wrapped: tuple[Mapping[str, Any], ...] | None = None
+    column_keys: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
 
 
 def read_manifest(store: Store, spec: RunSpec) -> Versioned | None:
@@ -133,6 +134,7 @@ def _look_back(
         writes=base.manifest.writes,
         retired=retained(base.manifest.retired, moment, spec.tuning.retain_seconds),
         wrapped=base.shown.wrapped,
+        column_keys=base.shown.column_keys,
     )
 
 
@@ -213,6 +215,7 @@ def _describe(
         parts=() if table else listed,
         part_table=table,
         age_recipients=spec.sealing.age_recipients if spec.sealing else (),
+        parquet=spec.sealing.parquet.layout if spec.sealing and spec.sealing.parquet else None,
     )
 
 
@@ -220,7 +223,7 @@ def _put_part_table(store: Store, parts: tuple[PartRecord, ...], spec: RunSpec) 
     data = manifest.dump_parts(parts)
     # Two runs of this task must not share a file: their times, and so their hashes, differ.
     name = layout.part_table_name(spec.write_id, Attempt(token_hex(4)), "parquet")
-    if spec.sealing is not None:
+    if spec.sealing is not None and not spec.sealing.shows_body:
         name = f"{name}.{layout.SEALED_EXTENSION}"
         data = _seal(data, "parts", name, spec)
     store.put(layout.join(spec.target.path, name), data.to_pybytes())
@@ -244,14 +247,25 @@ def _envelope(document: Manifest, spec: RunSpec, before: _Before) -> Envelope:
     wrapped = before.wrapped
     if wrapped is None:
         wrapped = tuple(keys.wrapped_to_json(key) for key in spec.sealing.wrapped)
-    return Envelope(
-        write_id=spec.write_id,
-        writes=document.writes,
-        retired=document.retired,
+    shown = replace(
+        manifest.plain_envelope(document, body),
         keyed_by=spec.sealing.keyed_by,
         wrapped=wrapped,
-        sealed=_seal(body, "manifest", layout.MANIFEST, spec).to_pybytes(),
+        column_keys=_column_keys(spec.sealing) if before.wrapped is None else before.column_keys,
     )
+    if spec.sealing.shows_body:
+        mac = envelope.authenticate(_dataset_key(spec), manifest.shown_body(shown))
+        return replace(shown, mac=mac)
+    sealed = _seal(body, "manifest", layout.MANIFEST, spec).to_pybytes()
+    return replace(shown, body=None, sealed=sealed)
+
+
+def _column_keys(used: Sealing) -> dict[str, tuple[Mapping[str, Any], ...]]:
+    held = used.parquet.column_keys if used.parquet else {}
+    return {
+        name: tuple(keys.wrapped_to_json(key) for key in each.wrapped)
+        for name, each in held.items()
+    }
 
 
 def _concurrent(spec: RunSpec) -> ConcurrentWriteError:

@@ -23,6 +23,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from pamola_dwriter.envelope.datakeys import (
+    authenticate,
+    check_authentic,
+    unwrap_data_key,
+    wrap_data_key,
+)
 from pamola_dwriter.envelope.header import (
     MAGIC,
     MAX_HEADER,
@@ -51,6 +57,8 @@ __all__ = [
     "ReadRange",
     "SealedHeader",
     "SealedReader",
+    "authenticate",
+    "check_authentic",
     "encode_header",
     "open_sealed",
     "plain_size",
@@ -58,6 +66,8 @@ __all__ = [
     "seal",
     "seal_with",
     "sealed_size",
+    "unwrap_data_key",
+    "wrap_data_key",
 ]
 
 

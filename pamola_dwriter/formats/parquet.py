@@ -48,28 +48,41 @@ class ParquetSerializer:
 
     def dumps(self, table: pa.Table, spec: FormatSpec) -> pa.Buffer:
         """Return the bytes of one file holding `table`, without copying them."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(
-            table,
-            sink,
-            row_group_size=spec.row_group_size,
-            compression=codec_name(spec.compression, "zstd", _CODECS),
-            compression_level=spec.options.get("compression_level"),
-        )
-        return sink.getvalue()
+        return write_parquet(table, spec)
 
     def load(
         self, file: BinaryIO, schema: pa.Schema, columns: Sequence[str] | None, spec: FormatSpec
     ) -> pa.Table:
         """Return a table with exactly `schema` (or its `columns`), reading only their bytes."""
-        wanted = selected(schema, columns)
-        # pre_buffer joins neighbouring ranges into few large reads.
-        with pq.ParquetFile(file, pre_buffer=True) as parquet:
-            return conform(parquet.read(columns=wanted.names), wanted)
+        return read_parquet(file, schema, columns)
 
     def _round_trip(self, table: pa.Table) -> None:
         data = self.dumps(table, FormatSpec(name="parquet"))
         self.load(pa.BufferReader(data), table.schema, None, FormatSpec(name="parquet"))
+
+
+def write_parquet(table: pa.Table, spec: FormatSpec, encryption: Any = None) -> pa.Buffer:
+    """Return the bytes of one file, given pyarrow's own encryption properties if it has any."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=spec.row_group_size,
+        compression=codec_name(spec.compression, "zstd", _CODECS),
+        compression_level=spec.options.get("compression_level"),
+        encryption_properties=encryption,
+    )
+    return sink.getvalue()
+
+
+def read_parquet(
+    file: BinaryIO, schema: pa.Schema, columns: Sequence[str] | None, decryption: Any = None
+) -> pa.Table:
+    """Return a table with exactly `schema` (or its `columns`), reading only their bytes."""
+    wanted = selected(schema, columns)
+    # pre_buffer joins neighbouring ranges into few large reads.
+    with pq.ParquetFile(file, pre_buffer=True, decryption_properties=decryption) as parquet:
+        return conform(parquet.read(columns=wanted.names), wanted)
 
 
 def _check_level(codec: str, level: Any) -> None:

@@ -42,6 +42,9 @@ def rotate_keys(
     writing the dataset anew helps. The parts of a dataset of age files stay encrypted to the
     public keys that they were written to.
 
+    Of one written with :class:`~pamola_dwriter.ParquetEncryption`, keys in `to` open the columns
+    that `encryption_key` opens, and no others; a key in `revoke` opens none any longer.
+
     A **single file** is sealed anew, under a fresh key that is wrapped for every key that stays;
     so these must all be given, or be revoked too. Where keys are only added, and one that stays
     is not given, the file keeps its key instead (``RotationReport.fresh_key``). Appends go on

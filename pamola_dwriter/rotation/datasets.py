@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pamola_dwriter import envelope, keys, layout, manifest, storage
+from pamola_dwriter import keys, layout, manifest, storage
 from pamola_dwriter.contracts import Store, VersionConflict
+from pamola_dwriter.dataset import open_body
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
     ConcurrentWriteError,
@@ -18,9 +19,10 @@ from pamola_dwriter.errors import (
 )
 from pamola_dwriter.opening import Dataset, find_dataset
 from pamola_dwriter.rotation.change import Change, DatasetKey, Wrapped
+from pamola_dwriter.rotation.columns import ColumnKeys, rewrap_columns
 from pamola_dwriter.rotation.reports import RotationReport
 from pamola_dwriter.settings import Settings
-from pamola_dwriter.spec import WriteId
+from pamola_dwriter.spec import Redacted, WriteId
 from pamola_dwriter.storage import updates
 
 _TRIES = 50
@@ -29,7 +31,7 @@ _TRIES = 50
 
 def check_encrypted(dataset: Dataset) -> None:
     """Raise InvalidTargetError if a dataset is plain."""
-    if dataset.shown.sealed is None:
+    if not dataset.shown.encrypted:
         raise InvalidTargetError(
             f"{dataset.root} is not encrypted, so it has no keys to rotate; write it anew with "
             "encryption_key"
@@ -46,8 +48,10 @@ def rotate_dataset(dataset: Dataset, change: Change) -> RotationReport:
             if opened.keyed_by != dataset.shown.keyed_by:
                 opened = _open(dataset, change)
         wrapped = _rewrap(dataset, opened, change)
-        data = _dump(dataset, opened, wrapped)
-        if wrapped == dataset.wrapped or _put(dataset, data):
+        columns = rewrap_columns(dataset.root, dataset.shown, change)
+        data = _dump(dataset, opened, wrapped, columns)
+        same = wrapped == dataset.wrapped and columns == dataset.shown.column_keys
+        if same or _put(dataset, data):
             return RotationReport(
                 write_id=dataset.shown.write_id,
                 added=_ids_missing(wrapped, dataset.wrapped),
@@ -89,13 +93,11 @@ def _rewrap(dataset: Dataset, opened: _Opened, change: Change) -> Wrapped:
     return wrapped
 
 
-def _dump(dataset: Dataset, opened: _Opened, wrapped: Wrapped) -> bytes:
+def _dump(dataset: Dataset, opened: _Opened, wrapped: Wrapped, columns: ColumnKeys) -> bytes:
     """Return the manifest to store; its body has been opened, so that it can be again."""
     listed = tuple(keys.wrapped_to_json(each) for each in wrapped)
-    data = manifest.dump_envelope(replace(dataset.shown, wrapped=listed))
-    shown = manifest.parse_envelope(data)
-    expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
-    envelope.open_sealed(shown.sealed, opened.key.value, expect=expect)
+    data = manifest.dump_envelope(replace(dataset.shown, wrapped=listed, column_keys=columns))
+    open_body(manifest.parse_envelope(data), Redacted(opened.key.value))
     return data
 
 

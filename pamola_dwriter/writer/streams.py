@@ -23,7 +23,7 @@ from pamola_dwriter.subtask import WriteSubtask
 from pamola_dwriter.writer.base import WriterBase
 from pamola_dwriter.writer.datasets import ACTION, DATASET_PARAMETERS
 
-_NOT_IN_STREAMS = frozenset({"single_file", "target_part_size", "compute", "resume"})
+_NOT_IN_STREAMS = frozenset({"single_file", "target_part_size", "compute", "resume", "encryption"})
 
 
 class StreamWrites(WriterBase):
