@@ -6,6 +6,7 @@ result to its disk. Whatever it shows is collected once, and searched for the se
 
 from __future__ import annotations
 
+import base64
 import pickle
 import time
 from collections.abc import Callable
@@ -45,6 +46,9 @@ ROWS = 10 * PARTITIONS
 PATIENCE = 60
 IDENTITY, HOLDER = (pyrage.x25519.Identity.generate() for _ in range(2))
 RAW, IN_FILE = (token_bytes(32) for _ in range(2))
+PRIVATE_LINE = keys.generate_key("x25519-mlkem768").strip()
+PRIVATE_KEY = keys.HpkeIdentity(PRIVATE_LINE)
+PRIVATE_RAW = base64.urlsafe_b64decode(PRIVATE_LINE.rpartition(":")[2] + "=" * 3)[:96]
 PASSPHRASE = f"wonderful-tortoise-{token_hex(8)}"
 
 PLOTS = ("status", "tasks", "individual-task-stream", "exceptions")
@@ -87,6 +91,8 @@ CASES = {
     "file": Case("file:{folder}/key", IN_FILE),
     "awskms": Case("awskms:alias/pii", None),
     "vault": Case("vault:pii", None),
+    "private key": Case(PRIVATE_LINE, PRIVATE_RAW, travels=True),
+    "public key": Case(PRIVATE_KEY.public, PRIVATE_RAW, travels=True, opens=PRIVATE_LINE),
     "age identity": Case(str(IDENTITY), str(IDENTITY).encode(), travels=True),
     "age recipient": Case(
         str(HOLDER.to_public()),
