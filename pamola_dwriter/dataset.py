@@ -9,7 +9,7 @@ from typing import Any
 
 from pamola_dwriter import envelope, layout, manifest
 from pamola_dwriter.contracts import Store
-from pamola_dwriter.errors import DatasetReplacedError, IntegrityError
+from pamola_dwriter.errors import DatasetReplacedError, IntegrityError, TargetUnavailableError
 from pamola_dwriter.manifest import Envelope, Manifest, PartTable
 from pamola_dwriter.spec import PartRecord, Redacted, WriteId
 
@@ -64,7 +64,8 @@ def open_committed(store: Store, directory: str, stored: bytes, open_key: OpenKe
     """
     while True:
         shown = manifest.parse_envelope(stored)
-        key = open_key(shown) if shown.encrypted else None
+        # Never a plain variable: an error report may show the locals of every frame.
+        key = _held(open_key(shown)) if shown.encrypted else None
         document = open_body(shown, key)
         try:
             sealed_under = None if shown.sealed is None else key
@@ -77,7 +78,7 @@ def open_committed(store: Store, directory: str, stored: bytes, open_key: OpenKe
             shown=shown,
             parts=parts,
             stored=stored,
-            key=None if key is None else Redacted(key),
+            key=key,
         )
 
 
@@ -98,14 +99,18 @@ def _successor(store: Store, directory: str, stored: bytes, document: Manifest) 
     return present.data
 
 
-def open_body(shown: Envelope, key: bytes | None) -> Manifest:
+def _held(key: bytes | None) -> Redacted | None:
+    return None if key is None else Redacted(key)
+
+
+def open_body(shown: Envelope, key: Redacted | None) -> Manifest:
     """Open the body of a manifest; IntegrityError if it was altered, as far as `key` tells."""
     body: bytes | Mapping[str, Any] = shown.body or {}
     if shown.sealed is not None and key is not None:
         expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
-        body = envelope.open_sealed(shown.sealed, key, expect=expect)
+        body = _open_sealed(shown.sealed, key, expect)
     elif shown.mac is not None and key is not None:
-        envelope.check_authentic(key, manifest.shown_body(shown), shown.mac)
+        _check_authentic(shown, key, shown.mac)
     document = manifest.parse_body(shown.write_id, body)
     if (document.writes, document.retired) != (shown.writes, shown.retired):
         raise IntegrityError("the manifest was altered: it names other writes than it holds")
@@ -113,22 +118,50 @@ def open_body(shown: Envelope, key: bytes | None) -> Manifest:
 
 
 def _list_parts(
-    store: Store, directory: str, document: Manifest, key: bytes | None
+    store: Store, directory: str, document: Manifest, key: Redacted | None
 ) -> tuple[PartRecord, ...]:
     table = document.part_table
     parts = document.parts if table is None else _read_table(store, directory, table, document, key)
+    if len({part.path for part in parts}) != len(parts):
+        raise IntegrityError("the manifest was altered: it lists a part twice")
     if manifest.totals(parts) != dict(document.totals):
         raise IntegrityError("the parts listed do not add up to the totals of the manifest")
     return parts
 
 
+def _read_bounded(store: Store, path: str, size: int) -> bytes:
+    """Return a file of `size` bytes, or enough of another to tell that it is another."""
+    try:
+        return store.read(path, 0, size + 1)
+    except TargetUnavailableError:
+        # An object store may refuse any range of a file that is empty.
+        if store.size(path):
+            raise
+        return b""
+
+
 def _read_table(
-    store: Store, directory: str, table: PartTable, document: Manifest, key: bytes | None
+    store: Store, directory: str, table: PartTable, document: Manifest, key: Redacted | None
 ) -> tuple[PartRecord, ...]:
-    data = store.read(layout.join(directory, table.path))
+    data = _read_bounded(store, layout.join(directory, table.path), table.size_bytes)
     if hashlib.sha256(data).hexdigest() != table.sha256:
         raise IntegrityError(f"part table {table.path} was altered", part=table.path)
     if key is not None:
         expect = manifest.sealed_header(document.write_id, "parts", table.path)
-        data = bytes(envelope.open_sealed(data, key, expect=expect))
+        data = _open_sealed(data, key, expect)
     return manifest.parse_parts(data)
+
+
+def _check_authentic(shown: Envelope, key: Redacted, mac: bytes) -> None:
+    try:
+        envelope.check_authentic(key.reveal(), manifest.shown_body(shown), mac)
+    except IntegrityError as error:
+        raise error.with_traceback(None) from None  # as in _open_sealed
+
+
+def _open_sealed(data: bytes, key: Redacted, expect: Mapping[str, Any]) -> bytes:
+    try:
+        return bytes(envelope.open_sealed(data, key.reveal(), expect=expect))
+    except IntegrityError as error:
+        # Without the frames below, which hold the key.
+        raise error.with_traceback(None) from error.__cause__

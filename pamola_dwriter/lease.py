@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pamola_dwriter import keys, layout
+from pamola_dwriter import keys, layout, untrusted
 from pamola_dwriter.contracts import Store, VersionConflict
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
@@ -36,6 +36,8 @@ KIND = "pamola_dwriter.write"
 
 State = Literal["live", "interrupted", "collected"]
 """Under way, or died without a word; known to have stopped; taken by a garbage collection."""
+
+_STATES: dict[str, State] = {name: name for name in get_args(State)}
 
 _TRIES = 20
 """Times to change a lease that others change too: its run, its commit, a collector."""
@@ -102,20 +104,27 @@ class Entry:
     def parse(cls, write_id: WriteId, data: bytes, version: str) -> Entry:
         """Parse what :meth:`dump` made, or raise IntegrityError."""
         try:
-            document = json.loads(data)
+            document = untrusted.parse_json(data)
             if (document["kind"], document["write_id"]) != (KIND, write_id):
                 raise IntegrityError(f"the lease of write {write_id} is that of something else")
+            keyed_by = document["keyed_by"]
             return cls(
                 write_id=write_id,
-                path=document["path"],
-                state=document["state"],
-                fingerprint=document["fingerprint"],
-                keyed_by=document["keyed_by"],
+                path=untrusted.part_path(document["path"]),
+                state=_STATES[document["state"]],
+                fingerprint=_parse_fingerprint(document["fingerprint"]),
+                keyed_by=None if keyed_by is None else untrusted.write_id(keyed_by),
                 wrapped=tuple(keys.wrapped_from_json(key) for key in document["keys"]),
                 version=version,
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise IntegrityError(f"the lease of write {write_id} is damaged") from None
+
+
+def _parse_fingerprint(found: Any) -> Mapping[str, str] | None:
+    if found is not None and not all(isinstance(text, str) for text in found.values()):
+        raise TypeError("fingerprint")
+    return None if found is None else dict(found)
 
 
 def read_lease(store: Store, write_id: WriteId) -> Entry | None:

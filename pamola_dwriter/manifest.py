@@ -8,7 +8,6 @@ is pure: bytes in, bytes out. Wrapping keys and storing files happen elsewhere.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -20,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pamola_dwriter import untrusted
 from pamola_dwriter.encryption import ParquetColumns
-from pamola_dwriter.errors import IntegrityError, UnsupportedVersionError
+from pamola_dwriter.errors import IntegrityError, InvalidWriteError, UnsupportedVersionError
 from pamola_dwriter.spec import FormatSpec, PartRecord, WriteId
 
 Retired = Mapping[WriteId, datetime]
@@ -29,6 +29,14 @@ Retired = Mapping[WriteId, datetime]
 
 VERSION = 1
 KIND = "pamola_dwriter.dataset"
+
+MAX_TABLE = 1 << 32
+"""Bytes of a part table as stored; one of a million parts has about a hundred million."""
+
+_LONGEST_SHOWN = 30
+
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+"""What comes of taking a document apart that is not one of ours."""
 
 _PART_SCHEMA = pa.schema(
     [
@@ -198,26 +206,26 @@ def parse_body(write_id: WriteId, data: bytes | Mapping[str, Any]) -> Manifest:
         It is not a manifest body.
     """
     try:
-        body = json.loads(data) if isinstance(data, bytes) else data
+        body = untrusted.parse_json(data) if isinstance(data, bytes) else data
         table = body.get("part_table")
         _check_shape(body)
         return Manifest(
             write_id=write_id,
             created=datetime.fromisoformat(body["created"]),
-            format=FormatSpec(**body["format"]),
+            format=_parse_format(body["format"]),
             schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(body["schema"]))),
             frame=body["frame"],
-            partition_on=tuple(body["partition_on"]),
+            partition_on=_texts(body["partition_on"]),
             totals=body["totals"],
             producer=body["producer"],
-            writes=tuple(body.get("writes", [write_id])),
+            writes=tuple(map(_parse_write_id, body.get("writes", [write_id]))),
             retired=_parse_retired(body.get("retired", {})),
             parts=tuple(_part_from_json(part) for part in body["parts"]),
-            part_table=None if table is None else PartTable(**table),
-            age_recipients=tuple(body.get("age_recipients", ())),
+            part_table=None if table is None else _parse_table(table),
+            age_recipients=_texts(body.get("age_recipients", ())),
             parquet=_parse_parquet(body.get("parquet_encryption")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException, OSError) as error:
+    except (*_DAMAGED, pa.ArrowException, OSError) as error:
         raise IntegrityError(f"the manifest is damaged: {type(error).__name__}") from None
 
 
@@ -233,7 +241,13 @@ def plain_envelope(manifest: Manifest, body: bytes) -> Envelope:
 
 
 def dump_envelope(envelope: Envelope) -> bytes:
-    """Serialize what is stored as ``_manifest.json``; parsed by :func:`parse_envelope`."""
+    """Serialize what is stored as ``_manifest.json``; parsed by :func:`parse_envelope`.
+
+    Raises
+    ------
+    InvalidWriteError
+        It lists so many parts that no reader would take it.
+    """
     document: dict[str, Any] = {
         "kind": KIND,
         "version": VERSION,
@@ -254,7 +268,13 @@ def dump_envelope(envelope: Envelope) -> bytes:
                 key_name: [dict(key) for key in wrapped]
                 for key_name, wrapped in envelope.column_keys.items()
             }
-    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+    data = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+    if len(data) > untrusted.MAX_JSON:
+        raise InvalidWriteError(
+            f"the manifest would have {len(data)} bytes, and readers take {untrusted.MAX_JSON}; "
+            "set pamola-dwriter.inline-parts lower, so that the parts are listed in a file"
+        )
+    return data
 
 
 def _encrypted_by(envelope: Envelope) -> dict[str, str]:
@@ -274,23 +294,24 @@ def parse_envelope(data: bytes) -> Envelope:
         It was written by a newer version of this package.
     """
     try:
-        document = json.loads(data)
+        document = untrusted.parse_json(data)
         if document["kind"] != KIND:
             raise IntegrityError("this JSON file is not a dataset manifest")
-        if document["version"] != VERSION:
-            raise UnsupportedVersionError(
-                f"manifest version {document['version']!r} is not known; update pamola_dwriter"
-            )
+        _check_version(document["version"])
         write_id = _parse_write_id(document["write_id"])
         # A manifest of before datasets could be appended to has but one write.
         writes = tuple(map(_parse_write_id, document.get("writes", [write_id])))
         retired = _parse_retired(document.get("retired", {}))
-        encryption = document.get("encryption")
-        if encryption is None:
+        if "encryption" not in document:
             return Envelope(
                 write_id=write_id, writes=writes, retired=retired, keyed_by=write_id, body=document
             )
-        shows = encryption.get("format") == "parquet"
+        encryption = document["encryption"]
+        shows = encryption["format"] == "parquet"
+        if not shows and encryption["format"] != "PDW1":
+            raise UnsupportedVersionError(
+                "the manifest is sealed in a format that is not known; update pamola_dwriter"
+            )
         data = base64.b64decode(encryption["mac" if shows else "sealed"], validate=True)
         listed = encryption.get("column_keys", {})
         return Envelope(
@@ -302,7 +323,7 @@ def parse_envelope(data: bytes) -> Envelope:
             column_keys={str(name): tuple(wrapped) for name, wrapped in listed.items()},
             **({"body": document, "mac": data} if shows else {"sealed": data}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, binascii.Error):
+    except _DAMAGED:
         raise IntegrityError("the manifest is damaged: it is not the JSON we write") from None
 
 
@@ -322,10 +343,40 @@ def _parse_parquet(document: Mapping[str, Any] | None) -> ParquetColumns | None:
     return ParquetColumns(footer=footer, columns=columns)
 
 
+def _check_version(version: object) -> None:
+    if type(version) is int and version == VERSION:
+        return
+    named = f"version {version!r}" if len(repr(version)) < _LONGEST_SHOWN else "its version"
+    raise UnsupportedVersionError(f"manifest {named} is not known; update pamola_dwriter")
+
+
 def _parse_write_id(text: str) -> WriteId:
     if not re.fullmatch("[0-9a-f]{16}", text):
         raise IntegrityError("the manifest is damaged: a write id in it is not one")
     return WriteId(text)
+
+
+def _parse_format(described: Mapping[str, Any]) -> FormatSpec:
+    wanted = {"name": str, "compression": str | None, "row_group_size": int | None, "options": dict}
+    if not all(isinstance(described[name], kind) for name, kind in wanted.items()):
+        raise TypeError("format")
+    return FormatSpec(**described)
+
+
+def _parse_table(described: Mapping[str, Any]) -> PartTable:
+    table = PartTable(**described)
+    if "/" in untrusted.part_path(table.path) or not isinstance(table.sha256, str):
+        raise TypeError("part_table")
+    if type(table.size_bytes) is not int or not 0 < table.size_bytes <= MAX_TABLE:
+        raise TypeError("part_table")
+    return table
+
+
+def _texts(values: Iterable[object]) -> tuple[str, ...]:
+    texts = tuple(text for text in values if isinstance(text, str))
+    if isinstance(values, str) or len(texts) != len(tuple(values)):
+        raise TypeError("a list of text")
+    return texts
 
 
 def _retired_to_json(retired: Retired) -> dict[str, str]:
@@ -365,9 +416,8 @@ def dump_parts(parts: Iterable[PartRecord]) -> pa.Buffer:
 def parse_parts(data: bytes | pa.Buffer) -> tuple[PartRecord, ...]:
     """Parse a part table; IntegrityError if it is not one."""
     try:
-        table = pq.read_table(pa.BufferReader(data)).select(_PART_SCHEMA.names)
-        return tuple(_part_from_json(row) for row in table.to_pylist())
-    except (KeyError, TypeError, ValueError, pa.ArrowException, OSError):
+        return tuple(map(_part_from_json, untrusted.read_rows(data, _PART_SCHEMA)))
+    except (*_DAMAGED, pa.ArrowException, OSError):
         raise IntegrityError("the part table is damaged") from None
 
 
@@ -381,7 +431,7 @@ def _check_shape(body: Mapping[str, Any]) -> None:
     totals, frame = body["totals"], body["frame"]
     if sorted(totals) != ["bytes", "parts", "rows"]:
         raise KeyError("totals")
-    if not all(type(count) is int and count >= 0 for count in totals.values()):
+    if not all(type(n) is int and 0 <= n <= untrusted.MAX_COUNT for n in totals.values()):
         raise TypeError("totals")
     columns, levels, axis = frame["columns"], frame["index"], frame["axis"]
     described = [
@@ -390,7 +440,9 @@ def _check_shape(body: Mapping[str, Any]) -> None:
     ]
     if len(described) != len(columns) + len(levels) or not {"name", "dtype"} <= axis.keys():
         raise KeyError("frame")
-    if not all(isinstance(name, str) and "kind" in dtype for name, dtype in described):
+    if not all(
+        isinstance(name, str) and isinstance(dtype["kind"], str) for name, dtype in described
+    ):
         raise TypeError("frame")
 
 
@@ -408,8 +460,9 @@ def _part_to_json(part: PartRecord) -> dict[str, Any]:
 
 def _part_from_json(row: Mapping[str, Any]) -> PartRecord:
     values = row["values"]
-    pairs = tuple(zip(values[::2], values[1::2], strict=True))
-    return PartRecord(**{**row, "values": pairs})
+    if not isinstance(values, list):
+        raise TypeError("values")
+    return untrusted.part_record(row, zip(values[::2], values[1::2], strict=True))
 
 
 def _canonical(document: Mapping[str, Any]) -> bytes:

@@ -24,11 +24,16 @@ from pamola_dwriter.errors import (
     IntegrityError,
     MissingKeyError,
     PamolaWriterError,
+    TargetUnavailableError,
+    UnsupportedVersionError,
 )
 from pamola_dwriter.formats.parquet import read_parquet
 from pamola_dwriter.formats.parquet_encryption import load_encrypted
 from pamola_dwriter.keys.age import dataset_identity
 from pamola_dwriter.spec import FormatSpec, PartRecord, Redacted, Sealing, Tuning, WriteId
+
+_UNFIT = (pa.ArrowException, ValueError, TypeError, KeyError, AttributeError, OverflowError)
+"""What comes of parsing a file, or restoring a frame, that is not what was written."""
 
 _STRIDE = 64 * 2**20
 """Bytes hashed at a time when a part is verified."""
@@ -90,11 +95,15 @@ def load_part(
         else:
             with open_part(source, part, ranged=serializer.columnar) as file:
                 table = serializer.load(file, schema, inside, source.format)
-    for name in stored:
-        if name in hive:
-            field = source.schema.field(name)
-            table = table.append_column(field, formats.from_text(hive[name], field.type, part.rows))
-    return formats.to_pandas(table, source.frame, columns)
+        if inside and table.num_rows != part.rows:
+            raise IntegrityError(f"it has {table.num_rows} rows, not the {part.rows} written")
+        for name in stored:
+            if name in hive:
+                field = source.schema.field(name)
+                column = formats.from_text(hive[name], field.type, part.rows)
+                table = table.append_column(field, column)
+    with naming_manifest():
+        return formats.to_pandas(table, source.frame, columns)
 
 
 def load_index(part: PartRecord, source: PartSource) -> pd.DataFrame:
@@ -125,6 +134,19 @@ def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO
 
 
 @contextmanager
+def naming_manifest() -> Iterator[None]:
+    """Turn what a frame description that nobody wrote leads to into an IntegrityError."""
+    try:
+        yield
+    except PamolaWriterError:
+        raise
+    except _UNFIT as error:
+        raise IntegrityError(
+            f"the manifest is damaged: its schema and frame do not fit ({type(error).__name__})"
+        ) from None
+
+
+@contextmanager
 def naming_part(part: PartRecord, source: PartSource) -> Iterator[None]:
     """Turn whatever goes wrong with the bytes of a part into an IntegrityError that names it.
 
@@ -137,9 +159,17 @@ def naming_part(part: PartRecord, source: PartSource) -> Iterator[None]:
         raise IntegrityError(f"part {part.path}: {error}", part=part.path) from None
     except FileNotFoundError:
         raise _missing(part, source) from None
+    except UnsupportedVersionError as error:
+        error.say_first(f"part {part.path}")
+        raise
+    except TargetUnavailableError:
+        # An object store may refuse a range that a part which was cut no longer has.
+        if source.store().size(part.path) == part.size_bytes:
+            raise
+        raise IntegrityError(f"part {part.path} was truncated", part=part.path) from None
     except PamolaWriterError:
         raise
-    except (pa.ArrowException, ValueError, OSError):
+    except (*_UNFIT, OSError):
         raise IntegrityError(f"part {part.path} cannot be parsed", part=part.path) from None
 
 
@@ -188,11 +218,14 @@ def _made_by(part: PartRecord, source: PartSource) -> WriteId:
 def _unsealed(source: PartSource, part: PartRecord, read: Any) -> envelope.SealedReader:
     if source.sealing is None:
         raise IntegrityError("a plain dataset has no sealed parts")
-    key = sealing.open_sealing(source.sealing)
     header = envelope.read_header(read)
     expect = manifest.sealed_header(_made_by(part, source), "part", part.path)
     header.check(expect | {"partition": part.partition})
-    return envelope.SealedReader(read, part.size_bytes, key, header)
+    bounded = partial(_to_the_end, read, part.size_bytes)
+    # Not kept in a variable, which an error report may show.
+    return envelope.SealedReader(
+        bounded, part.size_bytes, sealing.open_sealing(source.sealing), header
+    )
 
 
 def _decrypted(part: PartRecord, used: Sealing, data: bytes) -> bytes:
@@ -221,6 +254,11 @@ def _decrypted_parquet(source: PartSource, part: PartRecord) -> memoryview:
     schema = pa.schema([f for f in source.schema if f.name not in hive], source.schema.metadata)
     table = _load_parquet(source, part, schema, schema.names)
     return memoryview(formats.get(source.format.name).dumps(table, source.format))
+
+
+def _to_the_end(read: Any, size: int, start: int, end: int) -> bytes:
+    # One byte more where the part should end, so that what was added to it is seen.
+    return bytes(read(start, end + 1 if end == size else end))
 
 
 def _slice(data: bytes, start: int | None, end: int | None) -> bytes:

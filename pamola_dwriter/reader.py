@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,15 @@ from distributed import Client
 
 from pamola_dwriter import formats, keys, layout
 from pamola_dwriter.columnkeys import open_columns
-from pamola_dwriter.errors import DataReadError, MissingKeyError, TargetExistsError
+from pamola_dwriter.envelope import simplefile
+from pamola_dwriter.errors import (
+    DataReadError,
+    InvalidTargetError,
+    MissingKeyError,
+    TargetExistsError,
+)
 from pamola_dwriter.opening import Artifact, Dataset, find, find_artifact, find_dataset
-from pamola_dwriter.parts import load_index, load_part, naming_part, open_part
+from pamola_dwriter.parts import load_index, load_part, naming_manifest, naming_part, open_part
 from pamola_dwriter.paths import PathLike
 
 
@@ -69,7 +76,8 @@ def read_dataset(
     chosen = None if columns is None else list(columns)
     formats.stored_columns(source.frame, chosen)
     source.check_opened(chosen)
-    meta = formats.empty_meta(source.schema, source.frame, chosen)
+    with naming_manifest():
+        meta = formats.empty_meta(source.schema, source.frame, chosen)
     selected = {"columns": chosen} if chosen else {}
     # Dask would make text of every object column: of decimals, dates and lists too.
     with dask.config.set({"dataframe.convert-string": False}):
@@ -148,6 +156,7 @@ def decrypt(
     *,
     encryption_key: Any,
     storage_options: Mapping[str, Any] | None = None,
+    legacy_simple: bool = False,
 ) -> list[Path]:
     """Copy an encrypted dataset or single file to plain local files, all of them or none.
 
@@ -155,6 +164,9 @@ def decrypt(
     ----------
     destination : str or pathlib.Path
         A local directory (for a dataset) or file that does not exist yet.
+    legacy_simple : bool
+        `path` is a file that pamola-core wrote in its mode ``simple``, and `encryption_key` the
+        very text that it was given as key, or where that is (``env:NAME``, ``file:PATH``).
 
     Returns
     -------
@@ -177,8 +189,11 @@ def decrypt(
     building = target.with_name(f"_{target.name}.{token_hex(4)}.tmp")
     try:
         if isinstance(found, Artifact):
-            _copy(found.open(encryption_key), building)
+            open_file = _open_simple if legacy_simple else Artifact.open
+            _copy(open_file(found, encryption_key), building)
             names = [""]
+        elif legacy_simple:
+            raise InvalidTargetError(f"{found.root} is a dataset; pamola-core wrote single files")
         else:
             names = _copy_parts(found, encryption_key, building)
         building.replace(target)
@@ -187,6 +202,11 @@ def decrypt(
         if building.is_file():
             building.unlink()
     return [target / name for name in names]
+
+
+def _open_simple(artifact: Artifact, encryption_key: Any) -> BinaryIO:
+    stored = artifact.store.read(artifact.name)
+    return io.BytesIO(simplefile.open_simple(stored, keys.password_bytes(encryption_key)))
 
 
 def _copy_parts(dataset: Dataset, encryption_key: Any, folder: Path) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pamola_dwriter import envelope, layout, manifest, sealing
+from pamola_dwriter import envelope, layout, manifest, sealing, untrusted
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import DataReadError, TargetUnavailableError
 from pamola_dwriter.spec import Attempt, PartRecord, RunSpec, WriteId
@@ -26,6 +26,8 @@ from pamola_dwriter.spec import Attempt, PartRecord, RunSpec, WriteId
 logger = logging.getLogger(__name__)
 
 _READ_AT_ONCE = 16
+
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +105,10 @@ def _read_record(store: Store, write_id: WriteId, path: str, key: bytes | None) 
         if key is not None:
             expect = manifest.sealed_header(write_id, "record", path)
             data = bytes(envelope.open_sealed(data, key, expect=expect))
-        return _parse(json.loads(data), path)
+        return _parse(untrusted.parse_json(data), path)
     except TargetUnavailableError:
         raise
-    except (DataReadError, FileNotFoundError, KeyError, TypeError, ValueError) as error:
+    except (DataReadError, FileNotFoundError, *_DAMAGED) as error:
         logger.info("%s is passed over: %s", path, type(error).__name__)
         return None
 
@@ -116,10 +118,7 @@ def _parse(document: Mapping[str, Any], path: str) -> Staged:
         raise ValueError(path)
     return Staged(
         partition=document["partition"],
-        parts=tuple(
-            PartRecord(**{**part, "values": tuple(map(tuple, part["values"]))})
-            for part in document["parts"]
-        ),
+        parts=tuple(untrusted.part_record(part, part["values"]) for part in document["parts"]),
         resolved=_parse_schema(document["resolved"]),
     )
 

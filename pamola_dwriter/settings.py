@@ -39,6 +39,9 @@ class Settings:
         it, and no garbage collection touches it.
     retain_seconds : float
         How long the parts of a version stay after another replaced it, for reads that go on.
+    allow_insecure_transport : bool
+        Let a dataset key travel over plain TCP to other hosts, where the workers cannot resolve
+        a key themselves: whoever listens can then read what is written.
     """
 
     fuse_stages: bool
@@ -49,6 +52,7 @@ class Settings:
     retry_seconds: float
     lease_seconds: float
     retain_seconds: float
+    allow_insecure_transport: bool
 
     @property
     def tuning(self) -> Tuning:
@@ -74,7 +78,7 @@ class Settings:
             # One by one: an environment variable leaves underscores in the names of a section.
             values = {name: dask.config.get(f"{SECTION}.{name}") for name in names()}
             settings = cls(
-                fuse_stages=bool(values["fuse-stages"]),
+                fuse_stages=_truth(values["fuse-stages"]),
                 gather_width=int(values["gather-width"]),
                 upload_part_size=parse_bytes(values["upload-part-size"]),
                 inline_parts=int(values["inline-parts"]),
@@ -82,6 +86,7 @@ class Settings:
                 retry_seconds=parse_timedelta(values["retry-seconds"]),
                 lease_seconds=parse_timedelta(values["lease-seconds"]),
                 retain_seconds=parse_timedelta(values["retain-seconds"]),
+                allow_insecure_transport=_truth(values["allow-insecure-transport"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidWriteError(f"configuration {SECTION}: {error}") from None
@@ -97,6 +102,13 @@ class Settings:
                 "retain-seconds must not be negative"
             )
         return settings
+
+
+def _truth(value: object) -> bool:
+    """Return a boolean; a text such as ``no`` would else count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} must be true or false")  # noqa: TRY004  # as parse_bytes does
+    return value
 
 
 def defaults() -> dict[str, object]:

@@ -13,6 +13,7 @@ from distributed import Client
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.errors import InsecureTransportError
 from pamola_dwriter.sealing import open_sealing, remember
+from pamola_dwriter.settings import Settings
 from pamola_dwriter.spec import Redacted, Sealing, WrappedKey, WriteId
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ def choose_sealing(
     """Return a Sealing whose tasks can open the dataset key wherever they run.
 
     Where every worker resolves one of the providers itself, only wrapped keys travel. Else the
-    dataset key does, redacted, and only within this process or over loopback or TLS.
+    dataset key does, redacted, and only within this process or over loopback or TLS, or where
+    the setting ``allow-insecure-transport`` lets it.
 
     Raises
     ------
@@ -72,23 +74,40 @@ def _can_open(sealing: Sealing) -> bool:
 
 
 def _check_links(client: Client, uris: Sequence[str]) -> None:
-    scheduler: Any = client.scheduler  # set while the client runs
+    exposed = _exposed_link(client)
+    if exposed is None:
+        return
+    tried = f" (they could not resolve {', '.join(uris)})" if uris else ""
+    if not Settings.load().allow_insecure_transport:
+        raise InsecureTransportError(
+            f"the dataset key would travel to {exposed}, because the workers cannot resolve a key "
+            f"themselves{tried}. Give them one (env:NAME, file:PATH, awskms:KEY, vault:KEY), or "
+            "run the cluster with tls://; where the network is private and that is enough, set "
+            "pamola-dwriter.allow-insecure-transport in Dask's configuration"
+        )
+    logger.warning(
+        "the dataset key travels to %s, as allow-insecure-transport lets it%s", exposed, tried
+    )
+
+
+def _exposed_link(client: Client) -> str | None:
+    """Return what the key would cross in the clear; None if all links are private.
+
+    The scheduler is looked at as we reach it and as workers do: an address on this host may lead
+    to another through a tunnel.
+    """
+    connected: Any = client.scheduler  # set while the client runs
+    schedulers = (connected.address, str(client.scheduler_info()["address"]))
     workers = list(client.nthreads())
-    if not workers and urlsplit(scheduler.address).scheme not in _ENCRYPTED | _IN_PROCESS:
-        raise InsecureTransportError(
-            "the dataset key would travel to workers that are not there yet, over links that "
-            "cannot be checked. Wait for them (client.wait_for_workers), give them the key "
-            "(env:NAME or file:PATH), or run the cluster with tls://"
-        )
-    addresses = [scheduler.address, *workers]
-    exposed = [address for address in addresses if not is_private(address)]
-    if exposed:
-        tried = f" (they could not resolve {', '.join(uris)})" if uris else ""
-        raise InsecureTransportError(
-            f"the dataset key would travel to {exposed[0]} unencrypted, because the workers "
-            f"cannot resolve the key themselves{tried}. Give them the key (env:NAME or "
-            "file:PATH), or run the cluster with tls://"
-        )
+    for address in (*schedulers, *workers):
+        if not is_private(address):
+            return f"{address} unencrypted"
+    if workers or urlsplit(connected.address).scheme in _ENCRYPTED | _IN_PROCESS:
+        return None
+    return (
+        "workers that are not there yet, over links that cannot be checked (wait for them: "
+        "client.wait_for_workers)"
+    )
 
 
 def is_private(address: str) -> bool:

@@ -33,6 +33,7 @@ from pamola_dwriter.errors import (
     WrongKeyError,
 )
 from pamola_dwriter.spec import Sealing, WrappedKey, WriteId
+from pamola_dwriter.testing.suite import KeyProviderSuite
 from tests.places import batch
 
 DATASET_KEY = bytes(range(200, 232))
@@ -134,6 +135,21 @@ def kms_cluster(shared_wire: Recorder) -> Iterator[servers.Cluster]:
 
 def provider(name: str = "alias/pii") -> KeyProvider:
     return keys.resolve(f"awskms:{name}")[0]
+
+
+class TestAwsKms(KeyProviderSuite):
+    """All that is promised of a key provider."""
+
+    @pytest.fixture
+    def make(self, wire: Recorder) -> Callable[[], KeyProvider]:
+        """One key."""
+        return provider
+
+    @pytest.fixture
+    def make_other(self, kms: KmsServer, wire: Recorder) -> Callable[[], KeyProvider]:
+        """Another."""
+        kms.make_key(name := token_hex(4))
+        return lambda: provider(f"alias/{name}")
 
 
 def names(kms: KmsServer) -> list[str]:

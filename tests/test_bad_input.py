@@ -293,7 +293,7 @@ BAD_KEYS: list[tuple[str, Any]] = [
     ("env:NAME", "env:"),
     ("NO_SUCH_VARIABLE", "env:NO_SUCH_VARIABLE"),
     ("no/such/file", "file:/no/such/file"),
-    ("unknown", "vault:secret/data"),
+    ("unknown", "gcpkms:secret/data"),
 ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import pytest
 from deploy.local import servers
 from pamola_dwriter import formats
 from pamola_dwriter.errors import UnknownFormatError
-from pamola_dwriter.formats.installed import installed_formats
+from pamola_dwriter.formats.installed import FORMATS
+from tests import plugins
 
 PACKAGE = Path(__file__).with_name("format_plugin")
 
@@ -38,38 +37,21 @@ print("read back", *(path.suffixes[0] for path in result.path.glob("part*")))
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed the package."""
-    folder = tmp_path_factory.mktemp("installed")
-    # Without isolation the build needs no network: hatchling is one of the test dependencies.
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", *options, "--target", folder, PACKAGE]
-    subprocess.run(command, check=True)
-    return folder
-
-
-def path_with(folder: Path) -> str:
-    """Return a PYTHONPATH on which the packages of `folder` are installed."""
-    return os.pathsep.join([str(folder), *filter(None, sys.path)])
-
-
-def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process where the packages of `folder` are installed."""
-    command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": path_with(folder)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return plugins.install(PACKAGE, tmp_path_factory.mktemp("installed"))
 
 
 def test_a_format_of_another_package_in_threads(installed: Path, tmp_path: Path) -> None:
     """An installed package brings a format that is written and read like any of ours."""
-    done = run(installed, tmp_path, "")
+    done = plugins.run(PROGRAM, installed, tmp_path, "")
     assert done.stdout.split() == ["read", "back", ".tsv", ".tsv"], done.stderr
 
 
 def test_a_format_of_another_package_on_a_cluster(installed: Path, tmp_path: Path) -> None:
     """Workers that have the package write and read its format."""
     with servers.cluster(
-        n_workers=1, env={"PYTHONPATH": path_with(installed)}, dashboard=False
+        n_workers=1, env={"PYTHONPATH": plugins.path_with(installed)}, dashboard=False
     ) as cluster:
-        done = run(installed, tmp_path, cluster.scheduler_address)
+        done = plugins.run(PROGRAM, installed, tmp_path, cluster.scheduler_address)
     assert done.stdout.split() == ["read", "back", ".tsv", ".tsv"], done.stderr
 
 
@@ -77,21 +59,13 @@ def test_workers_without_the_package(
     installed: Path, tmp_path: Path, cluster: servers.Cluster
 ) -> None:
     """Workers that lack the package fail the write, and the error says what to install where."""
-    done = run(installed, tmp_path, cluster.scheduler_address)
+    done = plugins.run(PROGRAM, installed, tmp_path, cluster.scheduler_address)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert "UnknownFormatError" in last
     assert "unknown format 'tsv' on host" in last
     assert "on the client and on every worker" in last
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def offer(folder: Path, package: str, name: str, value: str) -> None:
-    """Install a package that offers a format, as far as an interpreter can tell."""
-    info = folder / f"{package.replace('-', '_')}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[pamola_dwriter.formats]\n{name} = {value}\n")
 
 
 GOOD = """
@@ -137,7 +111,9 @@ def test_a_broken_package_is_named(
     """Whatever is wrong with a package's format, the error says which package and what."""
     source, value, reason = BROKEN[case]
     (tmp_path / f"broken_{case}.py").write_text(source.replace("columnar = False\ndef", "def"))
-    offer(tmp_path, f"broken-{case}", "toy", value.format(module=f"broken_{case}"))
+    plugins.offer(
+        tmp_path, f"broken-{case}", FORMATS.group, "toy", value.format(module=f"broken_{case}")
+    )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UnknownFormatError, match=f"package broken-{case} is broken") as caught:
         formats.get("toy")
@@ -148,9 +124,9 @@ def test_a_broken_package_is_named(
 def test_names_of_ours_are_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that offers a format of our name, or another name of it, is passed over."""
     for name in ("csv", "xlsx"):
-        offer(tmp_path, f"thief-{name}", name, "no_such_module:Thing")
+        plugins.offer(tmp_path, f"thief-{name}", FORMATS.group, name, "no_such_module:Thing")
     monkeypatch.syspath_prepend(tmp_path)
-    assert installed_formats() == ["csv", "xlsx"]
+    assert FORMATS.names() == ["csv", "xlsx"]
     assert type(formats.get("csv")).__name__ == "CsvSerializer"
     assert type(formats.get("xlsx")).__name__ == "ExcelSerializer"
 
@@ -158,7 +134,7 @@ def test_names_of_ours_are_not_taken_over(tmp_path: Path, monkeypatch: pytest.Mo
 def test_two_packages_with_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A format that two packages offer is refused, naming both, rather than picked by chance."""
     for package in ("first", "second"):
-        offer(tmp_path, package, "toy", "no_such_module:Thing")
+        plugins.offer(tmp_path, package, FORMATS.group, "toy", "no_such_module:Thing")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UnknownFormatError, match="offered by first and second"):
         formats.get("toy")
@@ -168,7 +144,7 @@ def test_an_unknown_format_lists_those_of_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error of an unknown format lists what is installed, without importing it."""
-    offer(tmp_path, "other", "toy", "no_such_module:Thing")
+    plugins.offer(tmp_path, "other", FORMATS.group, "toy", "no_such_module:Thing")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UnknownFormatError, match=r"'tyo' on host .* parquet, toy, or install"):
         formats.get("tyo")
@@ -177,7 +153,7 @@ def test_an_unknown_format_lists_those_of_packages(
 def test_an_object_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry point may name an object instead of a class; it is loaded once."""
     (tmp_path / "good_toy.py").write_text(f"class Toy:{GOOD}\ntoy = Toy()")
-    offer(tmp_path, "good", "toy", "good_toy:toy")
+    plugins.offer(tmp_path, "good", FORMATS.group, "toy", "good_toy:toy")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(formats, "SERIALIZERS", dict(formats.SERIALIZERS))
     assert formats.get("toy") is formats.get("toy") is sys.modules["good_toy"].toy

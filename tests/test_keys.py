@@ -231,7 +231,7 @@ def test_resolve_takes_every_form(monkeypatch: pytest.MonkeyPatch, key_file: Pat
         ("", "at least 8"),
         ("hunter2", "at least 8"),
         ("hunter2:hunter2", "Passphrase"),
-        ("gcpkms:hunter2", "extra"),
+        ("gcpkms:hunter2", "unknown here"),
         ("hunter2 \ud800", "UTF-8"),
         (b"", "exactly 32"),
         (b"hunter2", "exactly 32"),

@@ -33,15 +33,18 @@ WRITE_ID = WriteId("0123456789abcdef")
 OTHER_ID = WriteId("fedcba9876543210")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 COUNTS = st.integers(0, 2**63 - 1)
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1)
+NAMES = NAMES.filter(lambda name: name not in (".", ".."))
+SHA256 = st.text("0123456789abcdef", min_size=64, max_size=64)
 PARTS = st.builds(
     PartRecord,
-    path=TEXT,
+    path=st.lists(NAMES, min_size=1, max_size=3).map("/".join),
     partition=COUNTS,
     values=st.lists(st.tuples(TEXT, st.none() | TEXT), max_size=3).map(tuple),
     rows=COUNTS,
     size_bytes=COUNTS,
     plain_bytes=COUNTS,
-    sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+    sha256=SHA256,
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
@@ -91,7 +94,10 @@ MANIFESTS = st.builds(
         st.datetimes(timezones=st.just(UTC)),
     ),
     parts=st.lists(PARTS, max_size=3).map(tuple),
-    part_table=st.none() | st.builds(PartTable, path=TEXT, sha256=TEXT, size_bytes=COUNTS),
+    part_table=st.none()
+    | st.builds(
+        PartTable, path=NAMES, sha256=SHA256, size_bytes=st.integers(1, manifest.MAX_TABLE)
+    ),
 )
 
 
@@ -295,7 +301,13 @@ def test_a_damaged_byte(kind: str, position: int, byte: int) -> None:
 def test_a_damaged_part_table(position: int, byte: int, cut: bool) -> None:
     """A part table with a changed byte or without its end gives records or an error of ours."""
     part = PartRecord(
-        path="p", partition=0, values=(("k", None),), rows=1, size_bytes=1, plain_bytes=1, sha256=""
+        path="p",
+        partition=0,
+        values=(("k", None),),
+        rows=1,
+        size_bytes=1,
+        plain_bytes=1,
+        sha256="0" * 64,
     )
     data = bytearray(manifest.dump_parts([part] * 3).to_pybytes())
     position %= len(data)

@@ -223,7 +223,7 @@ def test_a_plain_file_does_not_come_back(place: Place) -> None:
     """An append to a plain file that is under way while a sealed one replaces it leaves no twin."""
     place.writer().write_json([1], "log", subdir="")
     target = open_place(place.root, place.options, TUNING)
-    wanted = Wanted(name="log", subdir="", extension="json", encrypted=False)
+    wanted = Wanted(name="log", subdir="", extension="json", sealed_as=None)
     sealing: list[threading.Thread] = []
 
     def seal() -> None:

@@ -42,7 +42,13 @@ def test_environment_sets_a_value() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("gather-width", 1), ("upload-part-size", "1 MiB"), ("inline-parts", "many")],
+    [
+        ("gather-width", 1),
+        ("upload-part-size", "1 MiB"),
+        ("inline-parts", "many"),
+        ("allow-insecure-transport", "no"),
+        ("fuse-stages", 1),
+    ],
 )
 def test_impossible_values_are_refused(key: str, value: object) -> None:
     """An impossible value is an error of ours that names the section."""

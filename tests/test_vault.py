@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from secrets import token_hex
@@ -35,6 +35,7 @@ from pamola_dwriter.errors import (
 )
 from pamola_dwriter.opening import find_dataset
 from pamola_dwriter.spec import WrappedKey
+from pamola_dwriter.testing.suite import KeyProviderSuite
 from tests.places import batch
 
 DATASET_KEY = bytes(range(200, 232))
@@ -71,6 +72,25 @@ def key(vault: VaultServer) -> str:
 
 def provider(key: str) -> KeyProvider:
     return keys.resolve(f"vault:{key}")[0]
+
+
+@pytest.mark.parametrize("derived", [True, False])
+class TestVault(KeyProviderSuite):
+    """All that is promised of a key provider."""
+
+    @pytest.fixture
+    def make(self, vault: VaultServer, *, derived: bool) -> Callable[[], KeyProvider]:
+        """One key."""
+        return self._in(vault, derived)
+
+    @pytest.fixture
+    def make_other(self, vault: VaultServer, *, derived: bool) -> Callable[[], KeyProvider]:
+        """Another."""
+        return self._in(vault, derived)
+
+    def _in(self, vault: VaultServer, derived: bool) -> Callable[[], KeyProvider]:
+        vault.make_key(name := token_hex(4), derived=derived)
+        return lambda: provider(name)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Real servers on this machine: an S3 store and a Dask cluster, each as its own processes.
 
 Tests and the demonstration use them, so that what is shown and tested crosses process and
-network boundaries. Everything listens on the loopback interface only, on ports that were free,
-keeps its files in a temporary folder, and is gone when the ``with`` block ends, whatever ended it.
+network boundaries. Everything listens on the loopback interface only (unless a cluster is told
+another host), on ports that were free, keeps its files in a temporary folder, and is gone when the
+``with`` block ends, whatever ended it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from distributed import Client
+from distributed.security import Security
+
+from deploy.local.certificates import Certificates
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
@@ -234,10 +238,15 @@ class Cluster:
     n_workers: int
     run: Path
     processes: tuple[subprocess.Popen[bytes], ...] = field(repr=False)
+    security: Security | None = field(default=None, repr=False)
+
+    def connect(self) -> Client:
+        """A client that does not become the default of whoever called us."""
+        return _connect(self.scheduler_address, self.security)
 
     def worker_pids(self) -> dict[str, int]:
         """Process id of each worker by its address; a restarted worker has a new one."""
-        with _connect(self.scheduler_address) as client:
+        with self.connect() as client:
             # A worker that has just died is still listed, and does not answer.
             return dict(client.run(os.getpid, on_error="ignore"))
 
@@ -259,7 +268,7 @@ class Cluster:
 
     def find_worker(self, prefix: str) -> str | None:
         """Address of a worker that was given a task whose key begins so and is not done."""
-        with _connect(self.scheduler_address) as client:
+        with self.connect() as client:
             for address, keys in client.processing().items():
                 for key in keys:
                     name = key[0] if isinstance(key, tuple) else key
@@ -278,7 +287,7 @@ class Cluster:
 
     def wait_for_workers(self) -> None:
         """Wait until as many workers as asked for are registered."""
-        with _connect(self.scheduler_address) as client:
+        with self.connect() as client:
             client.wait_for_workers(self.n_workers, timeout=START_SECONDS)
 
     def read_logs(self) -> str:
@@ -292,6 +301,8 @@ def cluster(
     threads: int = 1,
     env: Mapping[str, str] | None = None,
     dashboard: bool = True,
+    host: str = HOST,
+    tls: Certificates | None = None,
 ) -> Iterator[Cluster]:
     """Run a real scheduler and workers, ports chosen by the system.
 
@@ -302,7 +313,11 @@ def cluster(
     env : mapping, optional
         Added to this process's environment for the scheduler and the workers.
     dashboard : bool
-        Serve the scheduler's dashboard.
+        Serve the scheduler's dashboard, on the loopback interface in any case.
+    host : str
+        Address of this machine that scheduler and workers listen on.
+    tls : Certificates, optional
+        For that host; without it they speak plain TCP.
 
     Raises
     ------
@@ -312,14 +327,16 @@ def cluster(
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="dask-", ignore_cleanup_errors=True))
         run = Path(folder)
-        environment = _dask_environment(env or {})
-        scheduler = _start_scheduler(run, environment, dashboard=dashboard)
+        environment = _dask_environment({**(tls.environment if tls else {}), **(env or {})})
+        listen = f"{'tls' if tls else 'tcp'}://{host}"
+        security = tls.security if tls else None
+        scheduler = _start_scheduler(run, environment, listen, dashboard=dashboard)
         stack.callback(_stop, scheduler)
         identity = _await_scheduler(run, scheduler)
         address = str(identity["address"])
-        workers = _start_workers(run, environment, address, n_workers, threads)
+        workers = _start_workers(run, environment, host, address, n_workers, threads)
         stack.callback(_stop, workers)
-        _await_workers(run, workers, address, n_workers)
+        _await_workers(run, workers, address, security, n_workers)
         port = identity["services"]["dashboard"]
         yield Cluster(
             scheduler_address=address,
@@ -327,6 +344,7 @@ def cluster(
             n_workers=n_workers,
             run=run,
             processes=(scheduler, workers),
+            security=security,
         )
 
 
@@ -360,11 +378,11 @@ def _dask_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 def _start_scheduler(
-    run: Path, environment: Mapping[str, str], *, dashboard: bool
+    run: Path, environment: Mapping[str, str], listen: str, *, dashboard: bool
 ) -> subprocess.Popen[bytes]:
     command = [
         *(sys.executable, "-m", "dask", "scheduler"),
-        *("--host", HOST, "--port", "0"),
+        *("--host", listen, "--port", "0"),
         *("--scheduler-file", str(run / "scheduler.json")),
         # The scheduler's HTTP server runs in any case, by default on port 8787.
         *("--dashboard-address", f"{HOST}:0", "--dashboard" if dashboard else "--no-dashboard"),
@@ -373,11 +391,16 @@ def _start_scheduler(
 
 
 def _start_workers(
-    run: Path, environment: Mapping[str, str], address: str, n_workers: int, threads: int
+    run: Path,
+    environment: Mapping[str, str],
+    host: str,
+    address: str,
+    n_workers: int,
+    threads: int,
 ) -> subprocess.Popen[bytes]:
     command = [
         *(sys.executable, "-m", "dask", "worker", address),
-        *("--host", HOST, "--nworkers", str(n_workers), "--nthreads", str(threads)),
+        *("--host", host, "--nworkers", str(n_workers), "--nthreads", str(threads)),
         # Without an address the HTTP server of each worker listens on every interface.
         *("--nanny", "--dashboard-address", f"{HOST}:0", "--local-directory", str(run / "workers")),
     ]
@@ -398,9 +421,13 @@ def _await_scheduler(run: Path, process: subprocess.Popen[bytes]) -> dict[str, A
 
 
 def _await_workers(
-    run: Path, process: subprocess.Popen[bytes], address: str, n_workers: int
+    run: Path,
+    process: subprocess.Popen[bytes],
+    address: str,
+    security: Security | None,
+    n_workers: int,
 ) -> None:
-    with _connect(address) as client:
+    with _connect(address, security) as client:
 
         def registered() -> bool:
             return len(client.scheduler_info(n_workers=-1)["workers"]) >= n_workers
@@ -408,9 +435,8 @@ def _await_workers(
         wait_until(registered, "the Dask workers", process, run / "workers.log")
 
 
-def _connect(address: str) -> Client:
-    """A client that does not become the default of whoever called us."""
-    return Client(address, set_as_default=False, timeout=START_SECONDS)
+def _connect(address: str, security: Security | None) -> Client:
+    return Client(address, security=security, set_as_default=False, timeout=START_SECONDS)
 
 
 def spawn(

@@ -1,4 +1,4 @@
-"""``pamola-dwriter`` on the command line: write, show, verify, decrypt, rotate, gc.
+"""``pamola-dwriter`` on the command line: write, show, verify, decrypt, rotate, gc, keygen.
 
 Reading order: :mod:`~pamola_dwriter.cli.outcome` (exit codes and errors),
 :mod:`~pamola_dwriter.cli.options`, then one module for each kind of command.
@@ -10,6 +10,7 @@ import click
 
 from pamola_dwriter.bar import follow
 from pamola_dwriter.cli.cleaning import gc_command
+from pamola_dwriter.cli.keygen import keygen_command, public_key_command
 from pamola_dwriter.cli.outcome import EXIT_CODES, Program
 from pamola_dwriter.cli.reading import decrypt_command, show_command, verify_command
 from pamola_dwriter.cli.rotating import rotate_command
@@ -35,5 +36,7 @@ for _command in (
     decrypt_command,
     rotate_command,
     gc_command,
+    keygen_command,
+    public_key_command,
 ):
     main.add_command(_command)

@@ -9,26 +9,30 @@ from typing import Any, TypeVar
 
 import click
 
+from pamola_dwriter import keys
 from pamola_dwriter.contracts import KeyProvider
-from pamola_dwriter.keys.stored import parse_secret
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PROMPT = "prompt"
-_REFERENCES = ("awskms:", "env:", "file:", "vault:")
 
 
-def check_key_references(
-    ctx: click.Context, param: click.Parameter, values: Sequence[str]
-) -> Sequence[str]:
-    """Let ``env:NAME``, ``file:PATH`` and ``prompt`` through; refuse a key, without showing it."""
-    if not all(value == PROMPT or value.startswith(_REFERENCES) for value in values):
+class KeyReference(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """Where a key is, or a public key; a secret key is refused, without showing it."""
+
+    name = "key"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return `value` if it may stand on a command line."""
+        schemes = tuple(f"{scheme}:" for scheme in (*keys.PROVIDERS, *keys.INSTALLED.names()))
+        if value == PROMPT or value.startswith(schemes) or keys.is_recipient(value):
+            return value
         raise click.BadParameter(
-            "this is neither env:NAME nor file:PATH nor prompt. A key itself is refused here, "
-            "because every user of this machine can read a command line; if this was a real "
-            "key, replace it, since your shell may have kept it"
+            "this is neither env:NAME, file:PATH, awskms:KEY nor vault:KEY, nor a public key "
+            "(hpke:..., age1...), nor prompt. A secret key itself is refused here, because every "
+            "user of this machine can read a command line; if this was a real key, replace it, "
+            "since your shell may have kept it"
         )
-    return values
 
 
 def parse_object(
@@ -55,16 +59,26 @@ def ask_keys(references: Sequence[str], *, confirm: bool = False) -> list[str | 
     Parameters
     ----------
     references : sequence of str
-        As :func:`check_key_references` lets them through.
+        As :class:`KeyReference` lets them through.
     confirm : bool
         Ask twice: what is written under a mistyped passphrase is lost.
     """
     return [_ask(confirm) if one == PROMPT else one for one in references] or None
 
 
+def ask_password(references: Sequence[str]) -> str | None:
+    """Return the one reference, or what is typed at the prompt, as it is."""
+    if len(references) > 1:
+        raise click.UsageError("such a file has one key; give --encryption-key once")
+    return next((_type() if one == PROMPT else one for one in references), None)
+
+
 def _ask(confirm: bool) -> KeyProvider:
-    text = click.prompt("Key", hide_input=True, confirmation_prompt=confirm, err=True)
-    return parse_secret(text.encode(), "what was typed")
+    return keys.parse_secret(_type(confirm=confirm).encode(), "what was typed")
+
+
+def _type(*, confirm: bool = False) -> str:
+    return str(click.prompt("Key", hide_input=True, confirmation_prompt=confirm, err=True))
 
 
 def access_options(command: Command) -> Command:
@@ -88,10 +102,10 @@ _ACCESS = (
     click.option(
         "--encryption-key",
         "key_references",
-        callback=check_key_references,
+        type=KeyReference(),
         multiple=True,
-        metavar="env:NAME|file:PATH|prompt",
-        help="Where the key is. Repeat it for several keys, any one of which opens the data.",
+        help="Where the key is: env:NAME, file:PATH, awskms:KEY, vault:KEY or prompt; or a public "
+        "key to encrypt to. Repeat it for several keys, any one of which opens the data.",
     ),
     click.option(
         "--storage-options",

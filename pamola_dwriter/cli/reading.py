@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pamola_dwriter.audit import describe, verify
-from pamola_dwriter.cli.options import access_options, ask_keys, scheduler_option
+from pamola_dwriter.cli.options import access_options, ask_keys, ask_password, scheduler_option
 from pamola_dwriter.cli.outcome import EXIT_CODES, emit
 from pamola_dwriter.cli.writing import connected
 from pamola_dwriter.reader import decrypt
@@ -57,19 +57,32 @@ def verify_command(
 @click.command("decrypt", epilog=EXIT_CODES)
 @click.argument("path")
 @click.argument("destination", type=click.Path(path_type=Path))
+@click.option(
+    "--legacy-simple",
+    is_flag=True,
+    help="PATH is a file that pamola-core wrote in its mode 'simple'; the key is its text.",
+)
 @access_options
 def decrypt_command(
     path: str,
     destination: Path,
     key_references: Sequence[str],
     storage_options: Options,
+    *,
+    legacy_simple: bool,
     as_json: bool,
 ) -> None:
     """Copy an encrypted dataset or single file to plain local files.
 
     DESTINATION, a directory or file, must not exist yet.
     """
-    key = ask_keys(key_references)
-    files = decrypt(path, destination, encryption_key=key, storage_options=storage_options)
+    key = ask_password(key_references) if legacy_simple else ask_keys(key_references)
+    files = decrypt(
+        path,
+        destination,
+        encryption_key=key,
+        storage_options=storage_options,
+        legacy_simple=legacy_simple,
+    )
     facts = {"path": str(destination), "files": [str(file) for file in files]}
     emit(facts if as_json else facts | {"files": len(files)}, as_json=as_json)

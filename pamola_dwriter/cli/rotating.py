@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pamola_dwriter.cli.options import access_options, ask_keys, check_key_references
+from pamola_dwriter.cli.options import KeyReference, access_options, ask_keys
 from pamola_dwriter.cli.outcome import EXIT_CODES, emit
 from pamola_dwriter.errors import RotationIncompleteError
 from pamola_dwriter.rotation import DirectoryRotationReport, rotate_keys
@@ -18,10 +18,9 @@ from pamola_dwriter.rotation import DirectoryRotationReport, rotate_keys
 @click.argument("path")
 @click.option(
     "--to",
-    callback=check_key_references,
+    type=KeyReference(),
     multiple=True,
-    metavar="env:NAME|file:PATH|prompt",
-    help="Where a key is that opens it from now on. May be repeated.",
+    help="A key that opens it from now on, as in --encryption-key. May be repeated.",
 )
 @click.option(
     "--revoke",

@@ -21,7 +21,7 @@ from pamola_dwriter.formats.frame import (
     to_pandas,
 )
 from pamola_dwriter.formats.hive import check_hive_columns, from_text, to_text
-from pamola_dwriter.formats.installed import installed_formats, load_format
+from pamola_dwriter.formats.installed import FORMATS, load_format
 from pamola_dwriter.formats.json import JsonSerializer
 from pamola_dwriter.formats.jsonl import JsonLinesSerializer
 from pamola_dwriter.formats.orc import OrcSerializer
@@ -88,7 +88,7 @@ def canonical_name(name: str) -> str:
     if canonical not in SERIALIZERS:
         serializer = load_format(canonical)
         if serializer is None:
-            known = ", ".join(sorted({*SERIALIZERS, *installed_formats()}))
+            known = ", ".join(sorted({*SERIALIZERS, *FORMATS.names()}))
             raise UnknownFormatError(
                 f"unknown format {name!r} on host {platform.node()}; choose one of {known}, or "
                 "install the package that brings it, on the client and on every worker"

@@ -1,7 +1,11 @@
 """Key providers: who wraps and unwraps the random key of each dataset.
 
 A new provider is one class in a file of its own, made from its URI, and one line in
-:data:`PROVIDERS`.
+:data:`PROVIDERS`; or it is brought by another package, which declares it by the scheme of its
+URIs::
+
+    [project.entry-points."pamola_dwriter.keys"]
+    gcpkms = "their_package:GcpKmsKey"
 """
 
 from __future__ import annotations
@@ -11,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pamola_dwriter.contracts import KeyProvider
-from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import (
     EncryptionKeyError,
     InsecureTransportError,
@@ -19,17 +22,25 @@ from pamola_dwriter.errors import (
     InvalidKeyError,
     WrongKeyError,
 )
+from pamola_dwriter.extensions import ExtensionPoint
 from pamola_dwriter.keys.age import AgeIdentity, AgeRecipient
 from pamola_dwriter.keys.awskms import AwsKmsKey
 from pamola_dwriter.keys.env import EnvKey
 from pamola_dwriter.keys.file import FileKey
+from pamola_dwriter.keys.generate import KINDS, generate_key, public_key
+from pamola_dwriter.keys.hpke import HpkeIdentity, HpkeRecipient
+from pamola_dwriter.keys.pairs import can_open, is_recipient, parse_pair
 from pamola_dwriter.keys.passphrase import Cost, Passphrase
+from pamola_dwriter.keys.password import password_bytes
 from pamola_dwriter.keys.raw import RawKey
+from pamola_dwriter.keys.stored import parse_secret
 from pamola_dwriter.keys.vault import VaultKey
-from pamola_dwriter.keys.wrapping import wrapped_from_json, wrapped_to_json
+from pamola_dwriter.keys.wrapping import wrapped_from_json, wrapped_to_json, wrong_key
 from pamola_dwriter.spec import WrappedKey
 
 __all__ = [
+    "INSTALLED",
+    "KINDS",
     "PROVIDERS",
     "AgeIdentity",
     "AgeRecipient",
@@ -37,11 +48,18 @@ __all__ = [
     "Cost",
     "EnvKey",
     "FileKey",
+    "HpkeIdentity",
+    "HpkeRecipient",
     "Passphrase",
     "RawKey",
     "VaultKey",
     "age_recipients",
+    "generate_key",
+    "is_recipient",
     "open_age",
+    "parse_secret",
+    "password_bytes",
+    "public_key",
     "resolve",
     "unwrap_any",
     "wrap_all",
@@ -57,6 +75,9 @@ PROVIDERS: dict[str, Callable[[str], KeyProvider]] = {
 }
 """From URI scheme to the class that takes such a URI."""
 
+INSTALLED = ExtensionPoint("pamola_dwriter.keys", "key provider", InvalidKeyError)
+"""Providers of other packages; none takes over a scheme of our own."""
+
 MAX_WRAPPED = 16
 """Most keys one dataset is wrapped under; bounds what a hostile manifest costs to try."""
 
@@ -69,8 +90,8 @@ def resolve(encryption_key: Any) -> tuple[KeyProvider, ...]:
     Parameters
     ----------
     encryption_key : str, bytes, KeyProvider, or list or tuple of these
-        A passphrase, 32 raw bytes, or a provider or its URI (``env:NAME``, ``file:PATH``,
-        ``awskms:KEY``, ``vault:KEY``).
+        A passphrase, 32 raw bytes, a public or private key (``hpke:...``, ``age1...``), or a
+        provider or its URI (``env:NAME``, ``file:PATH``, ``awskms:KEY``, ``vault:KEY``).
 
     Raises
     ------
@@ -89,7 +110,7 @@ def _resolve_one(key: Any) -> KeyProvider:
         return _resolve_text(key)
     if isinstance(key, bytes):
         return RawKey(key)
-    if isinstance(key, type) or not all(hasattr(key, name) for name in ("uri", "wrap", "unwrap")):
+    if not _is_provider(key):
         raise InvalidKeyError(
             "encryption_key must be a passphrase, 32 bytes, a provider or its URI, or a list of "
             f"these; a {type(key).__name__} is none of them"
@@ -98,22 +119,45 @@ def _resolve_one(key: Any) -> KeyProvider:
     return provider
 
 
+def _is_provider(key: Any) -> bool:
+    named = all(hasattr(key, name) for name in ("uri", "wrap", "unwrap"))
+    return named and not isinstance(key, type)
+
+
 def _resolve_text(text: str) -> KeyProvider:
-    if agefile.is_recipient(text):
-        return AgeRecipient(text)
-    if agefile.is_identity(text):
-        return AgeIdentity(text)
+    if pair := parse_pair(text):
+        return pair
     scheme = _URI.match(text)
     if scheme is None:
         return Passphrase(text)
-    if scheme[1] not in PROVIDERS:
+    if scheme[1] in PROVIDERS:
+        return PROVIDERS[scheme[1]](text)
+    return _resolve_installed(scheme[1], text)
+
+
+def _resolve_installed(scheme: str, uri: str) -> KeyProvider:
+    make = INSTALLED.load(scheme)
+    if make is None:
         # Not even the scheme is shown: this may well be a passphrase with a colon in it.
+        known = ", ".join(sorted({*PROVIDERS, *INSTALLED.names()}))
         raise InvalidKeyError(
-            "encryption_key looks like the URI of a key provider that is unknown or needs an "
-            f"extra to be installed (known here: {', '.join(sorted(PROVIDERS))}); "
-            "a passphrase of that shape is given as Passphrase(...)"
+            "encryption_key looks like the URI of a key provider that is unknown here (known: "
+            f"{known}); a passphrase of that shape is given as Passphrase(...)"
         )
-    return PROVIDERS[scheme[1]](text)
+    try:
+        provider: KeyProvider = make(uri)
+    except EncryptionKeyError:
+        raise
+    except Exception as error:  # noqa: BLE001  # of somebody else's class; its words may tell
+        raise InvalidKeyError(
+            f"key provider {scheme!r} could not be made of its URI ({type(error).__name__})"
+        ) from None
+    if not _is_provider(provider):
+        raise InvalidKeyError(
+            f"key provider {scheme!r} is broken: a {type(provider).__name__} lacks uri, wrap or "
+            "unwrap; mend or uninstall its package"
+        )
+    return provider
 
 
 def age_recipients(providers: Sequence[KeyProvider]) -> tuple[str, ...]:
@@ -150,7 +194,7 @@ def open_age(providers: Sequence[KeyProvider], data: bytes) -> bytes:
                 return bytes(open_age_file(data))
             except WrongKeyError:
                 continue
-    raise WrongKeyError("none of the given keys opens this") from None
+    raise wrong_key()
 
 
 def wrap_all(
@@ -171,7 +215,8 @@ def unwrap_any(
     Raises
     ------
     WrongKeyError
-        No provider opens any of them.
+        No provider opens any of them; which of the two it is, a wrong or an altered key, is not
+        told, except that a public key opens nothing.
     InvalidKeyError, InsecureTransportError
         The same, but the first that was not available might have.
     IntegrityError
@@ -188,4 +233,8 @@ def unwrap_any(
                 continue
             except (InvalidKeyError, InsecureTransportError) as error:
                 unavailable = unavailable or error
-    raise unavailable or WrongKeyError("none of the given keys opens this")
+    if unavailable is None and not any(can_open(provider) for provider in providers):
+        raise WrongKeyError(
+            "a public key encrypts and opens nothing: give the private key that belongs to it"
+        )
+    raise unavailable or wrong_key()

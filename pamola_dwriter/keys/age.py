@@ -46,6 +46,8 @@ class AgeRecipient:
 
     __slots__ = ("age_recipient",)
 
+    can_open = False
+
     def __init__(self, text: str) -> None:
         self.age_recipient = agefile.check_recipient(text)
         """What parts are encrypted to, and what says who can open them."""

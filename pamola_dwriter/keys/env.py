@@ -27,10 +27,15 @@ class EnvKey(StoredKey):
     __slots__ = ()
 
     def __init__(self, uri: str) -> None:
-        name = uri.removeprefix(_SCHEME)
-        if not uri.startswith(_SCHEME) or not name:
-            raise InvalidKeyError("name the environment variable of the key: 'env:NAME'")
-        value = os.environ.get(name)
-        if value is None:
-            raise InvalidKeyError(f"the environment variable {name!r} of the key is not set here")
-        super().__init__(uri, os.fsencode(value))
+        super().__init__(uri, read(uri))
+
+
+def read(uri: str) -> bytes:
+    """Return what a variable holds; errors as :class:`EnvKey`."""
+    name = uri.removeprefix(_SCHEME)
+    if not uri.startswith(_SCHEME) or not name:
+        raise InvalidKeyError("name the environment variable of the key: 'env:NAME'")
+    value = os.environ.get(name)
+    if value is None:
+        raise InvalidKeyError(f"the environment variable {name!r} of the key is not set here")
+    return os.fsencode(value)

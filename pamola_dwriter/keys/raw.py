@@ -86,4 +86,5 @@ class RawKey:
         raise TypeError("a RawKey must not be pickled: its key would enter the task graph")
 
     def __repr__(self) -> str:
-        return f"RawKey(key_id={self._key_id!r})"
+        # An error report that shows locals may ask before the key was found good.
+        return f"RawKey(key_id={getattr(self, '_key_id', None)!r})"

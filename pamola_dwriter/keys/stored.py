@@ -6,9 +6,9 @@ import base64
 import re
 from typing import Self
 
-from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import InvalidKeyError
-from pamola_dwriter.keys.age import AgeIdentity, AgeRecipient
+from pamola_dwriter.keys.age import AgeIdentity
+from pamola_dwriter.keys.pairs import Identity, Recipient, can_open, parse_pair
 from pamola_dwriter.keys.passphrase import Passphrase
 from pamola_dwriter.keys.raw import RawKey
 from pamola_dwriter.keys.wrapping import KEY, wrong_key
@@ -18,13 +18,12 @@ _HEX = re.compile(r"[0-9A-Fa-f]{64}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{43}=")
 _STANDARD = str.maketrans("-_", "+/")
 
-
-Secret = RawKey | Passphrase | AgeIdentity | AgeRecipient
+Stored = RawKey | Passphrase | Identity | Recipient
 """What a variable or a file may hold."""
 
 
 class StoredKey:
-    """A raw key or passphrase that is read from somewhere when the object is made.
+    """A key that is read from somewhere when the object is made.
 
     Pickles as its URI alone, and is then read again wherever it arrives.
     """
@@ -36,13 +35,21 @@ class StoredKey:
         self._inner = parse_secret(content, uri)
 
     @property
-    def uri(self) -> str:
-        """What :func:`pamola_dwriter.keys.resolve` makes this provider from."""
-        return self._uri
+    def uri(self) -> str | None:
+        """What :func:`pamola_dwriter.keys.resolve` makes this provider from.
+
+        None if a public key was found there: a worker would open nothing with it.
+        """
+        return self._uri if self.can_open else None
+
+    @property
+    def can_open(self) -> bool:
+        """False if a public key was found there, which encrypts alone."""
+        return can_open(self._inner)
 
     @property
     def key_id(self) -> str:
-        """That of the raw key or passphrase found there."""
+        """That of the key found there."""
         return self._inner.key_id
 
     def wrap(self, dataset_key: bytes, context: bytes) -> WrappedKey:
@@ -52,6 +59,11 @@ class StoredKey:
     def unwrap(self, wrapped: WrappedKey, context: bytes) -> bytes:
         """Return the 32-byte key; WrongKeyError if this key did not wrap it so."""
         return self._inner.unwrap(wrapped, context)
+
+    @property
+    def public(self) -> str | None:
+        """The public key of the pair; None if it is another kind of key."""
+        return getattr(self._inner, "public", None)
 
     @property
     def age_recipient(self) -> str | None:
@@ -71,14 +83,15 @@ class StoredKey:
         return f"{type(self).__name__}({self._uri!r})"
 
 
-def parse_secret(content: bytes, source: str) -> Secret:
+def parse_secret(content: bytes, source: str) -> Stored:
     """Return the key that the content of a variable or file stands for.
 
-    64 hex digits, 44 base64 characters, or 32 bytes that are not text are a raw key; any
-    other text is a passphrase. 32 bytes of text are a passphrase too, since a trailing newline
-    must not decide whether it gets the protection of Argon2id.
+    A public or private key is told by how it is spelled. 64 hex digits, 44 base64 characters, or
+    32 bytes that are not text are a raw key; any other text is a passphrase. 32 bytes of text are
+    a passphrase too, since a trailing newline must not decide whether it gets the protection of
+    Argon2id.
     """
-    if found := _age_key(content):
+    if found := _parse_pair(content):
         return found
     text = _text(content)
     if text is None and len(content) == KEY:
@@ -96,14 +109,11 @@ def parse_secret(content: bytes, source: str) -> Secret:
         ) from None
 
 
-def _age_key(content: bytes) -> AgeIdentity | AgeRecipient | None:
+def _parse_pair(content: bytes) -> Identity | Recipient | None:
     try:
-        text = content.decode("ascii")
+        return parse_pair(content.decode("ascii"))
     except UnicodeDecodeError:
         return None
-    if agefile.is_identity(text):
-        return AgeIdentity(text)
-    return AgeRecipient(text) if agefile.is_recipient(text) else None
 
 
 def _text(content: bytes) -> str | None:

@@ -22,7 +22,7 @@ from pamola_dwriter.rotation.change import Change, DatasetKey, Wrapped
 from pamola_dwriter.rotation.columns import ColumnKeys, rewrap_columns
 from pamola_dwriter.rotation.reports import RotationReport
 from pamola_dwriter.settings import Settings
-from pamola_dwriter.spec import WriteId
+from pamola_dwriter.spec import Redacted, WriteId
 from pamola_dwriter.storage import updates
 
 _TRIES = 50
@@ -97,7 +97,7 @@ def _dump(dataset: Dataset, opened: _Opened, wrapped: Wrapped, columns: ColumnKe
     """Return the manifest to store; its body has been opened, so that it can be again."""
     listed = tuple(keys.wrapped_to_json(each) for each in wrapped)
     data = manifest.dump_envelope(replace(dataset.shown, wrapped=listed, column_keys=columns))
-    open_body(manifest.parse_envelope(data), opened.key.value)
+    open_body(manifest.parse_envelope(data), Redacted(opened.key.value))
     return data
 
 

@@ -17,8 +17,8 @@ far it comes. :func:`assert_no_leftovers` then looks at what stands.
 >>> rows, [call.paths for _, call in injection.injected]
 (2, [('output/d/_manifest.json',)])
 
-Authors of stores find a conformance suite in :mod:`pamola_dwriter.testing.suite`, which alone needs
-pytest.
+Authors of stores and key providers find conformance suites in
+:mod:`pamola_dwriter.testing.suite`, which alone needs pytest.
 """
 
 from __future__ import annotations

@@ -81,6 +81,17 @@ class WriterBase:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._place.root}>"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the key as its URI, or not at all: a writer may be caught in a task graph.
+
+        Raises
+        ------
+        TypeError
+            The key is a raw one, a passphrase or an age identity.
+        """
+        self._key(None)
+        return {**vars(self), "_encryption_key": Redacted(None)}
+
     @property
     def task_dir(self) -> Path | UPath:
         """The task directory: a Path, or a UPath without its storage options."""

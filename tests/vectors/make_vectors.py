@@ -1,20 +1,41 @@
-"""Write ``sealed_v1.json`` and ``wrapped_v1.json``: known answers, for any implementation.
+"""Write the known answers beside this file, for any implementation to be held against.
 
-Run ``python tests/vectors/make_vectors.py`` to make them anew. Their content must never change
-as long as files begin with ``PDW1``. Long plaintexts are given by `size` alone: byte number
-``i`` is ``i % 251``. The wrapped keys wrap bytes 0 to 31, under raw bytes 200 to 231 and under
-a passphrase, with a salt and a nonce of zeros.
+Run ``python -m tests.vectors.make_vectors`` in the root of the project to make them anew. They
+must never change as long as files begin with ``PDW1``; more may be added at the end of a list.
+
+``sealed_v1.json``
+    Sealed bytes. Long plaintexts are given by `size` alone: byte number ``i`` is ``i % 251``.
+``refused_v1.json``
+    Sealed bytes that nobody may open: an entry of ``sealed_v1.json``, and what was done to it.
+``wrapped_v1.json``
+    Bytes 0 to 31, wrapped under raw bytes 200 to 231 and under a passphrase, with a salt and a
+    nonce of zeros. ``wraps_v1.json`` has more, and those that must not open; a new method of
+    wrapping adds its entries there.
+``manifests_v1.json``
+    Manifests of a plain and of encrypted datasets, as stored and as what they say.
+``files_v1.json``
+    Encrypted single files.
+``part_table_v1.parquet``
+    The part table that the manifests name. Parquet has many spellings, so that this one file is
+    not made anew: :func:`parts` says what stands in it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from pamola_dwriter import manifest
 from pamola_dwriter.envelope import SEGMENT, encode_header, seal_with
 from pamola_dwriter.keys import Cost, Passphrase, RawKey, wrapped_to_json
+from pamola_dwriter.manifest import Envelope, Manifest, PartTable
+from pamola_dwriter.sealing import FileKeys, file_header
+from pamola_dwriter.spec import FormatSpec, PartRecord, WrappedKey, WriteId
 
 DIRECTORY = Path(__file__).parent
 KEY = bytes(range(32))
@@ -51,7 +72,74 @@ def sealed() -> list[dict[str, Any]]:
     """Return all known answers of the sealed format."""
     header = {"write_id": "0123456789abcdef", "path": "größe/part-00000", "kind": "part"}
     sizes = [0, 1, SHORT, FIRST - 1, FIRST, FIRST + 1, FIRST + SEGMENT - 16, 3 * SEGMENT]
-    return [vector(0, {}), *(vector(size, header) for size in sizes)]
+    more = [FIRST + SEGMENT - 17, FIRST + SEGMENT - 15]
+    return [
+        vector(0, {}),
+        *(vector(size, header) for size in [*sizes, *more]),
+        *(vector(1, each) for each in HEADERS),
+    ]
+
+
+HEADERS: list[dict[str, Any]] = [
+    {"kind": "part", "partition": 0, "path": "p", "write_id": "0" * 16},
+    {"\U0001f511": "outside the basic plane", "\uffff": "before it by code point"},
+    {"quoted": '"\\/\b\f\n\r\t\x00\x1f\x7f\u2028', "é": "e\u0301"},
+    {"nested": [{"b": [], "a": {}}, None, True, False], "n": [0, -1, 2**53, 2**64, 1.5]},
+    {"long": "x" * 5000},
+]
+"""Headers whose one spelling another implementation is likely to miss."""
+
+
+def refused() -> list[dict[str, Any]]:
+    """Return what must not open: `edits` are done one after another to entry `of`."""
+    answers = sealed()
+    short, segments = 3, 8
+    prefix, size = (len(answers[short]["prefix"]) // 2, answers[short]["sealed_size"])
+    text = bytes.fromhex(answers[short]["prefix"])[8:]
+    spellings = {
+        "another order of names": b'{"path":"p","kind":"part"}',
+        "blanks": text.replace(b":", b": ", 1),
+        "an escape for a character": text.replace("ö".encode(), b"\\u00f6", 1),
+        "a name twice": b'{"a":1,"a":1}',
+        "not a number": b'{"a":NaN}',
+        "no object": b"[]",
+        "nothing": b"",
+        "no UTF-8": b'{"a":"\xff"}',
+        "half a surrogate pair": b'{"a":"\\ud800"}',
+    }
+    second, third, fourth = (prefix + n * SEGMENT for n in (1, 2, 3))
+    return [
+        _refused(short, "a letter of the magic", ["flip", 0, 1]),
+        _refused(short, "the version", ["put", 3, b"2".hex()]),
+        _refused(short, "the length of the header", ["flip", 7, 1]),
+        _refused(short, "an impossible length of the header", ["put", 4, "ffffffff"]),
+        _refused(short, "a field of the header", ["put", text.index(b"0123") + 8, b"1".hex()]),
+        _refused(short, "the length of the stream header", ["flip", prefix, 1]),
+        _refused(short, "the salt", ["flip", prefix + 1, 128]),
+        _refused(short, "the nonce prefix", ["flip", prefix + 39, 1]),
+        _refused(short, "the ciphertext", ["flip", prefix + 40, 1]),
+        _refused(short, "the tag", ["flip", size - 1, 1]),
+        *(
+            _refused(short, f"cut to {cut} bytes", ["cut", cut])
+            for cut in (0, 4, 8, prefix, prefix + 40, prefix + 56, size - 16, size - 1)
+        ),
+        _refused(short, "a byte more", ["put", size, "00"]),
+        *(
+            _refused(short, f"a header spelt with {how}", ["header", spelling.hex()])
+            for how, spelling in spellings.items()
+        ),
+        _refused(segments, "a bit of the middle", ["flip", second + 5, 16]),
+        _refused(segments, "a bit of the last segment", ["flip", fourth + 5, 16]),
+        _refused(segments, "cut after a segment", ["cut", second]),
+        _refused(segments, "cut after two segments", ["cut", third]),
+        _refused(segments, "two segments swapped", ["swap", second, third, SEGMENT]),
+        _refused(segments, "a segment twice", ["copy", second, third, SEGMENT]),
+        _refused(segments, "the last segment gone", ["cut", fourth]),
+    ]
+
+
+def _refused(of: int, what: str, *edits: list[Any]) -> dict[str, Any]:
+    return {"what": what, "of": of, "edits": list(edits)}
 
 
 def wrapped() -> list[dict[str, Any]]:
@@ -67,7 +155,155 @@ def wrapped() -> list[dict[str, Any]]:
     ]
 
 
+CHEAP = {"iterations": 1, "memory_kib": 64, "lanes": 1}
+RAW = bytes(range(200, 232))
+WRITE_ID = WriteId("0123456789abcdef")
+OLDER_ID = WriteId("fedcba9876543210")
+CONTEXT = f"pamola_dwriter.dataset:{OLDER_ID}"
+
+
+def wraps() -> list[dict[str, Any]]:
+    """Return wrapped keys, what opens them, and what then comes out: a key, or nothing."""
+    secrets: list[dict[str, Any]] = [
+        {"raw": RAW.hex()},
+        {"raw": bytes(32).hex()},
+        {"passphrase": "correct horse battery", **CHEAP},
+        {"passphrase": "pâté à la carte", **CHEAP},
+        {"passphrase": "several lanes and rounds", "iterations": 3, "memory_kib": 256, "lanes": 4},
+    ]
+    answers = []
+    for secret in secrets:
+        wrapped_key = wrapped_to_json(_wrap(secret))
+        good = {"secret": secret, "context": CONTEXT, "wrapped": wrapped_key, "key": KEY.hex()}
+        answers.append({"what": "as wrapped", **good})
+        bad = good | {"key": None}
+        wrong = {"raw": "01" * 32} if "raw" in secret else {"passphrase": "another one", **CHEAP}
+        answers.append({"what": "another secret", **bad, "secret": wrong})
+        answers.append({"what": "another context", **bad, "context": CONTEXT[:-1] + "1"})
+        for name in ("salt", "nonce", "ciphertext"):
+            text = wrapped_key["parameters"][name]
+            changed = wrapped_key["parameters"] | {
+                name: ("A" if text[0] != "A" else "B") + text[1:]
+            }
+            edited = {**wrapped_key, "parameters": changed}
+            answers.append({"what": f"another {name}", **bad, "wrapped": edited})
+    return answers
+
+
+def _wrap(secret: dict[str, Any]) -> WrappedKey:
+    salt, nonce = bytes(range(16)), bytes(range(50, 62))
+    provider: RawKey | Passphrase
+    if "raw" in secret:
+        provider = RawKey(bytes.fromhex(secret["raw"]))
+    else:
+        costs = {name: secret[name] for name in CHEAP}
+        provider = Passphrase(secret["passphrase"], cost=Cost(**costs))
+    return provider.wrap_with(KEY, CONTEXT.encode(), salt=salt, nonce=nonce)
+
+
+def parts() -> tuple[PartRecord, ...]:
+    """Return three parts, of hive values that need quoting and that are missing."""
+    values = ["FR", "é=ü/x", None]
+    folders = ["country=FR", "country=%C3%A9%3D%C3%BC%2Fx", "country=__HIVE_DEFAULT_PARTITION__"]
+    return tuple(
+        PartRecord(
+            path=f"{folder}/part-0000{number}-{WRITE_ID}-267c722b-000.parquet",
+            partition=number,
+            values=(("country", value),),
+            rows=10 + number,
+            size_bytes=1000 + number,
+            plain_bytes=900 + number,
+            sha256=hashlib.sha256(folder.encode()).hexdigest(),
+        )
+        for number, (folder, value) in enumerate(zip(folders, values, strict=True))
+    )
+
+
+def _manifest(*, in_table: bool) -> Manifest:
+    table = (DIRECTORY / "part_table_v1.parquet").read_bytes()
+    described = {"kind": "string", "storage": "pyarrow", "na": "NA"}
+    named = PartTable(
+        path=f"_parts-{WRITE_ID}-0badcafe.parquet",
+        sha256=hashlib.sha256(table).hexdigest(),
+        size_bytes=len(table),
+    )
+    return Manifest(
+        write_id=WRITE_ID,
+        created=datetime(2024, 2, 29, 12, 30, 15, 123456, tzinfo=UTC),
+        format=FormatSpec(name="parquet", compression="zstd", row_group_size=1000),
+        schema=pa.schema([("country", pa.string()), ("größe", pa.decimal128(12, 2))]),
+        frame={
+            "columns": [
+                {"name": "country", "dtype": described},
+                {"name": "größe", "dtype": {"kind": "arrow"}},
+            ],
+            "index": [],
+            "axis": {"name": None, "dtype": None},
+        },
+        partition_on=("country",),
+        totals={"rows": 33, "bytes": 3003, "parts": 3},
+        producer={"pamola_dwriter": "1.0", "dask": "1", "pandas": "2", "pyarrow": "3"},
+        writes=(OLDER_ID, WRITE_ID),
+        retired={WriteId("a" * 16): datetime(2024, 2, 29, tzinfo=UTC)},
+        parts=() if in_table else parts(),
+        part_table=named if in_table else None,
+    )
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Return manifests as stored, with the body that an encrypted one has sealed."""
+    plain = _manifest(in_table=False)
+    body = manifest.dump_body(plain)
+    return [
+        {"stored": manifest.dump_envelope(manifest.plain_envelope(plain, body)).decode()},
+        *(_sealed_manifest(_manifest(in_table=in_table)) for in_table in (False, True)),
+    ]
+
+
+def _sealed_manifest(document: Manifest) -> dict[str, Any]:
+    body = manifest.dump_body(document)
+    header = manifest.sealed_header(WRITE_ID, "manifest", "_manifest.json")
+    shown = Envelope(
+        write_id=WRITE_ID,
+        writes=document.writes,
+        retired=document.retired,
+        keyed_by=OLDER_ID,
+        wrapped=(wrapped_to_json(_wrap({"raw": RAW.hex()})),),
+        sealed=seal_with(body, KEY, header, salt=SALT, nonce_prefix=NONCE_PREFIX).to_pybytes(),
+    )
+    answer = {"stored": manifest.dump_envelope(shown).decode(), "body": body.decode()}
+    return answer | {"raw": RAW.hex(), "salt": SALT.hex(), "nonce_prefix": NONCE_PREFIX.hex()}
+
+
+def files() -> list[dict[str, Any]]:
+    """Return encrypted single files, one as it was written and one changed by a later write."""
+    answers = []
+    for write_id, name in ((OLDER_ID, "größe.csv.pdw"), (WRITE_ID, "größe.csv.pdw")):
+        held = FileKeys(write_id=write_id, keyed_by=OLDER_ID, wrapped=(_wrap({"raw": RAW.hex()}),))
+        header = file_header(name, held)
+        plain = f'"x"\n{name}\n'.encode()
+        sealed_file = seal_with(plain, KEY, header, salt=SALT, nonce_prefix=NONCE_PREFIX)
+        stored = sealed_file.to_pybytes().hex()
+        answers.append({"header": header, "stored": stored, "plain": plain.hex(), "raw": RAW.hex()})
+    return answers
+
+
+MADE = {
+    "sealed_v1.json": sealed,
+    "refused_v1.json": refused,
+    "wrapped_v1.json": wrapped,
+    "wraps_v1.json": wraps,
+    "manifests_v1.json": manifests,
+    "files_v1.json": files,
+}
+"""From the name of a file to what makes its content."""
+
+
+def text_of(name: str) -> str:
+    """Return the content of one of the files, made anew."""
+    return json.dumps(MADE[name](), indent=1, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
-    for name, answers in (("sealed_v1.json", sealed()), ("wrapped_v1.json", wrapped())):
-        text = json.dumps(answers, indent=1, ensure_ascii=False)
-        (DIRECTORY / name).write_text(text + "\n", encoding="utf-8")
+    for each in MADE:
+        (DIRECTORY / each).write_text(text_of(each), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What every store promises, as tests that pytest collects: a conformance suite.
+"""What every store and every key provider promises, as tests that pytest collects.
 
 Whoever writes a store of their own holds it against all of
 :class:`pamola_dwriter.contracts.Store` with a few lines::
@@ -10,6 +10,19 @@ Whoever writes a store of their own holds it against all of
         def opener(self, tmp_path):
             return lambda: MyStore(tmp_path)
 
+and an author of a key provider likewise, with two keys::
+
+    from pamola_dwriter.testing.suite import KeyProviderSuite
+
+    class TestMyProvider(KeyProviderSuite):
+        @pytest.fixture
+        def make(self):
+            return lambda: MyKey("mykms:one")
+
+        @pytest.fixture
+        def make_other(self):
+            return lambda: MyKey("mykms:two")
+
 It needs pytest, as nothing else of this package does, and is therefore not among the names of
 :mod:`pamola_dwriter.testing`.
 """
@@ -19,16 +32,16 @@ from __future__ import annotations
 import pytest
 
 # Before the import: else a failing promise would say "assert False" and no more.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("conditions", "files", "listings", "parts"))
-)
+_MODULES = ("conditions", "files", "listings", "parts", "providers")
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 from pamola_dwriter.testing.suite.conditions import ConditionPromises  # noqa: E402
 from pamola_dwriter.testing.suite.files import FilePromises  # noqa: E402
 from pamola_dwriter.testing.suite.listings import ListingPromises  # noqa: E402
 from pamola_dwriter.testing.suite.parts import PartPromises  # noqa: E402
+from pamola_dwriter.testing.suite.providers import KeyProviderSuite  # noqa: E402
 
-__all__ = ["StoreSuite"]
+__all__ = ["KeyProviderSuite", "StoreSuite"]
 
 
 class StoreSuite(PartPromises, FilePromises, ConditionPromises, ListingPromises):
