@@ -65,7 +65,7 @@ def open_committed(store: Store, directory: str, stored: bytes, open_key: OpenKe
     while True:
         shown = manifest.parse_envelope(stored)
         # Never a plain variable: an error report may show the locals of every frame.
-        key = _redacted(open_key(shown)) if shown.encrypted else None
+        key = _held(open_key(shown)) if shown.encrypted else None
         document = open_body(shown, key)
         try:
             sealed_under = None if shown.sealed is None else key
@@ -99,7 +99,7 @@ def _successor(store: Store, directory: str, stored: bytes, document: Manifest) 
     return present.data
 
 
-def _redacted(key: bytes | None) -> Redacted | None:
+def _held(key: bytes | None) -> Redacted | None:
     return None if key is None else Redacted(key)
 
 
@@ -110,7 +110,7 @@ def open_body(shown: Envelope, key: Redacted | None) -> Manifest:
         expect = manifest.sealed_header(shown.write_id, "manifest", layout.MANIFEST)
         body = _open_sealed(shown.sealed, key, expect)
     elif shown.mac is not None and key is not None:
-        envelope.check_authentic(key.reveal(), manifest.shown_body(shown), shown.mac)
+        _check_authentic(shown, key, shown.mac)
     document = manifest.parse_body(shown.write_id, body)
     if (document.writes, document.retired) != (shown.writes, shown.retired):
         raise IntegrityError("the manifest was altered: it names other writes than it holds")
@@ -150,6 +150,13 @@ def _read_table(
         expect = manifest.sealed_header(document.write_id, "parts", table.path)
         data = _open_sealed(data, key, expect)
     return manifest.parse_parts(data)
+
+
+def _check_authentic(shown: Envelope, key: Redacted, mac: bytes) -> None:
+    try:
+        envelope.check_authentic(key.reveal(), manifest.shown_body(shown), mac)
+    except IntegrityError as error:
+        raise error.with_traceback(None) from None  # as in _open_sealed
 
 
 def _open_sealed(data: bytes, key: Redacted, expect: Mapping[str, Any]) -> bytes:

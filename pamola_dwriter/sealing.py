@@ -13,7 +13,7 @@ from typing import Any
 from pamola_dwriter import envelope, keys, manifest
 from pamola_dwriter.errors import DataReadError, IntegrityError, InvalidKeyError
 from pamola_dwriter.formats.parquet_encryption import FileLock
-from pamola_dwriter.spec import ParquetSealing, Sealing, WrappedKey, WriteId
+from pamola_dwriter.spec import ParquetSealing, Redacted, Sealing, WrappedKey, WriteId
 
 _REMEMBERED = 64
 """Dataset keys that a process keeps at hand."""
@@ -111,10 +111,18 @@ def part_lock(sealing: ParquetSealing, footer: Sealing, write_id: WriteId, path:
         return envelope.wrap_data_key(key, data_key, place, os.urandom(12))
 
     def unwrap(wrapped: str | bytes, key_name: str) -> bytes:
-        key, place = key_and_place(key_name)
-        return envelope.unwrap_data_key(key, wrapped, place)
+        return _unwrap(wrapped, Redacted(key_and_place(key_name)))
 
     return FileLock(layout=sealing.layout, wrap=wrap, unwrap=unwrap)
+
+
+def _unwrap(wrapped: str | bytes, key_and_place: Redacted) -> bytes:
+    try:
+        key, place = key_and_place.reveal()
+        return envelope.unwrap_data_key(key, wrapped, place)
+    except IntegrityError as error:
+        key = b""
+        raise error.with_traceback(None) from None  # without the frames below, which hold the key
 
 
 def remember(sealing: Sealing, dataset_key: bytes) -> None:
