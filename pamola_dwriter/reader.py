@@ -16,7 +16,7 @@ from distributed import Client
 
 from pamola_dwriter import formats, keys, layout
 from pamola_dwriter.columnkeys import open_columns
-from pamola_dwriter.envelope import simplefile
+from pamola_dwriter.envelope import footer_key, simplefile
 from pamola_dwriter.errors import (
     DataReadError,
     InvalidTargetError,
@@ -127,7 +127,7 @@ def open_parquet_keys(
         raise MissingKeyError(f"{dataset.root} is encrypted; give its encryption_key")
     opened = open_columns(committed, keys.resolve(encryption_key))
     held = {name: key.value for name, key in opened.items()}
-    return {columns.footer_key: bytes(committed.key.reveal()), **held}
+    return {columns.footer_key: footer_key(committed.key.reveal()), **held}
 
 
 def open_artifact(

@@ -101,7 +101,7 @@ def part_lock(sealing: ParquetSealing, footer: Sealing, write_id: WriteId, path:
     def key_and_place(key_name: str) -> tuple[bytes, bytes]:
         place = manifest.part_key_context(write_id, path, key_name)
         if key_name == sealing.layout.footer_key:
-            return open_sealing(footer), place
+            return envelope.footer_key(open_sealing(footer)), place
         if key_name not in sealing.column_keys:
             raise IntegrityError("it asks for a key that its manifest does not name")
         return open_sealing(sealing.column_keys[key_name]), place

@@ -26,6 +26,7 @@ import pyarrow as pa
 from pamola_dwriter.envelope.datakeys import (
     authenticate,
     check_authentic,
+    footer_key,
     unwrap_data_key,
     wrap_data_key,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "authenticate",
     "check_authentic",
     "encode_header",
+    "footer_key",
     "open_sealed",
     "plain_size",
     "read_header",

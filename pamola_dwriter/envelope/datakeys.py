@@ -16,6 +16,7 @@ from pamola_dwriter.errors import IntegrityError
 
 _NONCE = 12
 _AUTHENTICATES = b"pamola_dwriter manifest v1"
+_FOOTERS = b"pamola_dwriter parquet footer v1"
 
 
 def wrap_data_key(key: bytes, data_key: bytes, place: bytes, nonce: bytes) -> str:
@@ -30,6 +31,11 @@ def unwrap_data_key(key: bytes, wrapped: str | bytes, place: bytes) -> bytes:
         return AESGCM(key).decrypt(data[:_NONCE], data[_NONCE:], place)
     except (InvalidTag, ValueError):
         raise IntegrityError("it was altered, or belongs to another place") from None
+
+
+def footer_key(dataset_key: bytes) -> bytes:
+    """Return the key that wraps those of the footers of a dataset."""
+    return hmac.digest(dataset_key, _FOOTERS, "sha256")
 
 
 def authenticate(key: bytes, data: bytes) -> bytes:
