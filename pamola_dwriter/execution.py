@@ -16,6 +16,7 @@ import dask.threaded
 from dask.base import DaskMethodsMixin
 from distributed import Client
 
+from pamola_dwriter.cluster import current_client
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
     DataWriteError,
@@ -24,6 +25,7 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.runs import ClusterRun, LocalRun, Run
 from pamola_dwriter.spec import RunSpec, WriteId, WriterResult
+from pamola_dwriter.transit import check_links
 from pamola_dwriter.views import View, await_end, wait, watch_in_background
 
 _LAST_LOOK = 5.0
@@ -89,6 +91,8 @@ class LazyWrite(DaskMethodsMixin):
         return WriteFuture(run, self._audience.failed)
 
     def __dask_graph__(self) -> Any:
+        # Dask may take it to another cluster than the one that it was made for.
+        check_links(current_client(None), self._spec.sealing)
         return self._graph
 
     def __dask_keys__(self) -> list[Any]:

@@ -168,6 +168,12 @@ class Sealing:
         return "age" if self.age_recipients else "pdw"
 
     @property
+    def carries_key(self) -> bool:
+        """Whether a key travels with the tasks: that of the dataset, or one of columns."""
+        columns = self.parquet.column_keys.values() if self.parquet else ()
+        return self.dataset_key is not None or any(one.carries_key for one in columns)
+
+    @property
     def shows_body(self) -> bool:
         """Whether the manifest, and the footers of the parts, can be read without a key."""
         return self.parquet is not None and self.parquet.layout.footer is None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,8 +19,8 @@ from pamola_dwriter.spec import Redacted, Sealing, WrappedKey, WriteId
 
 logger = logging.getLogger(__name__)
 
-_ENCRYPTED = frozenset({"tls", "wss", "ucxx+tls"})
-_IN_PROCESS = frozenset({"inproc"})
+_PRIVATE = frozenset({"tls", "wss", "gateway", "inproc"})
+"""Encrypted links, and those within a process. Dask Gateway's connector takes nothing but TLS."""
 
 
 def choose_sealing(
@@ -49,10 +50,53 @@ def choose_sealing(
             return sealing
         if _everywhere(client, sealing):
             return sealing
-    if client is not None:
-        _check_links(client, uris)
     held = Redacted(dataset_key)
-    return Sealing(wrapped=wrapped, keyed_by=keyed_by, dataset_key=held, key_name=key_name)
+    sealing = Sealing(wrapped=wrapped, keyed_by=keyed_by, dataset_key=held, key_name=key_name)
+    check_links(client, sealing, uris)
+    return sealing
+
+
+def check_links(client: Client | None, sealing: Sealing | None, tried: Sequence[str] = ()) -> None:
+    """Refuse to let a dataset key travel in the clear.
+
+    Between the making of a graph and its submission a cluster may have changed, so this is asked
+    at both. Tasks reach a worker by its connection to the scheduler alone, and no result of a
+    task holds the key: so a worker that joins later gets it by a link that the scheduler
+    listens for now.
+
+    Parameters
+    ----------
+    client : Client or None
+        Of the cluster that the tasks are for; None for this process, from which nothing travels.
+    sealing : Sealing or None
+        What the tasks carry; with no dataset key in it any link will do.
+    tried : sequence of str
+        Providers that the workers could not resolve, for the message.
+
+    Raises
+    ------
+    InsecureTransportError
+        It would cross a link that is not encrypted, and ``allow-insecure-transport`` is not set.
+    """
+    if client is None or sealing is None or not sealing.carries_key:
+        return
+    exposed = next(_exposed_links(client), None)
+    if exposed is None:
+        return
+    could_not = f" (they could not resolve {', '.join(tried)})" if tried else ""
+    if not Settings.load().allow_insecure_transport:
+        raise InsecureTransportError(
+            f"the dataset key would travel unencrypted {exposed}, because the workers cannot "
+            f"resolve a key themselves{could_not}. Give them one (env:NAME, file:PATH, "
+            "awskms:KEY, vault:KEY), or run the cluster with tls://; where the network is private "
+            "and that is enough, set pamola-dwriter.allow-insecure-transport in Dask's "
+            "configuration"
+        )
+    logger.warning(
+        "the dataset key travels unencrypted %s, as allow-insecure-transport lets it%s",
+        exposed,
+        could_not,
+    )
 
 
 def _everywhere(client: Client, sealing: Sealing) -> bool:
@@ -73,49 +117,70 @@ def _can_open(sealing: Sealing) -> bool:
     return bool(open_sealing(sealing))
 
 
-def _check_links(client: Client, uris: Sequence[str]) -> None:
-    exposed = _exposed_link(client)
-    if exposed is None:
-        return
-    tried = f" (they could not resolve {', '.join(uris)})" if uris else ""
-    if not Settings.load().allow_insecure_transport:
-        raise InsecureTransportError(
-            f"the dataset key would travel to {exposed}, because the workers cannot resolve a key "
-            f"themselves{tried}. Give them one (env:NAME, file:PATH, awskms:KEY, vault:KEY), or "
-            "run the cluster with tls://; where the network is private and that is enough, set "
-            "pamola-dwriter.allow-insecure-transport in Dask's configuration"
-        )
-    logger.warning(
-        "the dataset key travels to %s, as allow-insecure-transport lets it%s", exposed, tried
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Links:
+    """The links of a scheduler, as it sees them itself.
 
-
-def _exposed_link(client: Client) -> str | None:
-    """Return what the key would cross in the clear; None if all links are private.
-
-    The scheduler is looked at as we reach it and as workers do: an address on this host may lead
-    to another through a tunnel.
+    Attributes
+    ----------
+    client : str or None
+        The far end of the connection of the client that asks.
+    listeners : tuple of str
+        All of its addresses, of which it names only the first to others; ``0.0.0.0`` and ``::``
+        stand for every interface.
+    workers : tuple of str
+        Where its workers are reached.
     """
-    connected: Any = client.scheduler  # set while the client runs
-    schedulers = (connected.address, str(client.scheduler_info()["address"]))
-    workers = list(client.nthreads())
-    for address in (*schedulers, *workers):
-        if not is_private(address):
-            return f"{address} unencrypted"
-    if workers or urlsplit(connected.address).scheme in _ENCRYPTED | _IN_PROCESS:
-        return None
-    return (
-        "workers that are not there yet, over links that cannot be checked (wait for them: "
-        "client.wait_for_workers)"
+
+    client: str | None
+    listeners: tuple[str, ...]
+    workers: tuple[str, ...]
+
+
+def _look(client_id: str, dask_scheduler: Any) -> _Links:
+    stream = dask_scheduler.client_comms.get(client_id)
+    return _Links(
+        client=stream.comm.peer_address if stream and stream.comm else None,
+        listeners=tuple(listener.listen_address for listener in dask_scheduler.listeners),
+        workers=tuple(dask_scheduler.workers),
     )
+
+
+def _exposed_links(client: Client) -> Iterator[str]:
+    """Yield what the key would cross in the clear, as the end of a sentence."""
+    connected: Any = client  # its streams are untyped
+    scheduler = connected.scheduler.address
+    if not is_private(scheduler):
+        yield f"to {scheduler}"
+        return
+    try:
+        links: _Links = client.run_on_scheduler(_look, client.id)
+    except (ImportError, AttributeError, ValueError) as error:
+        # It lacks this package, or has an old one, or runs no functions (distributed.scheduler.
+        # pickle): none of them can be told from one that hides where it listens.
+        yield f"by a scheduler that does not tell its links ({type(error).__name__})"
+        return
+    here = connected.scheduler_comm.comm.local_address
+    if urlsplit(here).scheme == "tcp" and here != links.client:
+        yield f"beyond {scheduler}, which passes it on to a scheduler elsewhere"
+    for listener in links.listeners:
+        if not is_private(listener):
+            yield f"to workers that connect to {listener}"
+    for worker in links.workers:
+        if not is_private(worker):
+            yield f"to {worker}"
 
 
 def is_private(address: str) -> bool:
     """Return whether a Dask address is in this process, on this host, or encrypted."""
-    parts = urlsplit(address)
-    if parts.scheme in _ENCRYPTED | _IN_PROCESS:
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme in _PRIVATE:
         return True
     try:
-        return ipaddress.ip_address(parts.hostname or "").is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return parts.hostname == "localhost"
+        return host == "localhost"

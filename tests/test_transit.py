@@ -17,6 +17,7 @@ from distributed import Client, LocalCluster
 
 from deploy.local import servers
 from deploy.local.certificates import Certificates, make_certificates
+from deploy.local.proxy import proxy
 from pamola_dwriter import DataWriter, read_dataset, verify
 from pamola_dwriter.errors import InsecureTransportError
 from pamola_dwriter.transit import is_private
@@ -41,6 +42,9 @@ ALLOW = {"pamola-dwriter.allow-insecure-transport": True}
         ("tcp://localhost.example.org:8786", False),
         ("ws://10.0.0.7:80", False),
         ("ucx://10.0.0.7:8786", False),
+        ("gateway://example.org:8786/0a1b", True),
+        ("ucxx+tls://10.0.0.7:8786", False),
+        ("tcp://[10.0.0.7", False),
         ("", False),
     ],
 )
@@ -101,7 +105,7 @@ def test_a_key_that_would_travel_is_refused(plain_cluster: servers.Cluster, tmp_
                 write(client, tmp_path, key)
             for remedy in ("env:NAME", "tls://", "allow-insecure-transport"):
                 assert remedy in str(caught.value)
-            assert f"{plain_cluster.scheduler_address} unencrypted" in str(caught.value)
+            assert f"unencrypted to {plain_cluster.scheduler_address}" in str(caught.value)
     assert files(tmp_path) == []
 
 
@@ -149,7 +153,7 @@ def test_it_can_be_allowed(
     ):
         path = write(client, tmp_path, KEY)
         assert verify(path, encryption_key=KEY, client=client).rows == 10
-    assert f"key travels to {plain_cluster.scheduler_address} unencrypted" in caplog.text
+    assert f"key travels unencrypted to {plain_cluster.scheduler_address}" in caplog.text
     assert KEY.hex() not in caplog.text
 
 
@@ -196,16 +200,59 @@ def test_tls_lets_nobody_else_in(
 
 
 def test_workers_that_are_not_there_yet(tmp_path: Path) -> None:
-    """Nobody knows where they will be: on plain TCP it is refused, on a host alone too."""
+    """Where the scheduler listens on this host alone, whoever joins later is on it."""
     with (
         LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as waiting,
         Client(waiting, set_as_default=False) as client,
-        pytest.raises(InsecureTransportError, match="wait_for_workers"),
+    ):
+        lazy = DataWriter(tmp_path, encryption_key=KEY, client=client).write_dataframe(
+            dd.from_pandas(batch(0), npartitions=2), "people", "parquet", compute=False
+        )
+    assert lazy._spec.sealing.dataset_key is not None
+
+
+async def listen_too(address: str, dask_scheduler: Any) -> None:
+    await dask_scheduler.listen(address)
+
+
+def test_a_second_listener_is_seen(host: str, tmp_path: Path) -> None:
+    """A scheduler that names a private address and also listens in the clear is exposed."""
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as double,
+        Client(double, set_as_default=False) as client,
+    ):
+        client.run_on_scheduler(listen_too, f"tcp://{host}:0")
+        with pytest.raises(InsecureTransportError, match=rf"that connect to tcp://{host}:"):
+            write(client, tmp_path, KEY)
+
+
+def test_a_forwarder_on_this_host_is_seen(tmp_path: Path) -> None:
+    """A loopback address that another program passes on proves nothing of where it leads."""
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None, host="127.0.0.1") as far,
+        proxy(int(far.scheduler_address.rsplit(":", 1)[1])) as forwarder,
+        Client(f"tcp://127.0.0.1:{forwarder.port}", set_as_default=False) as client,
+        pytest.raises(InsecureTransportError, match="passes it on"),
     ):
         write(client, tmp_path, KEY)
 
 
-def test_a_tunnel_does_not_hide_the_scheduler(host: str, tmp_path: Path) -> None:
+def test_another_cluster_is_looked_at_again(plain_cluster: servers.Cluster, tmp_path: Path) -> None:
+    """A write made without a cluster is not taken to one where its key would be seen."""
+    frame = dd.from_pandas(batch(0), npartitions=2)
+    lazy = DataWriter(tmp_path, encryption_key=KEY).write_dataframe(
+        frame, "people", "parquet", compute=False
+    )
+    with (
+        plain_cluster.connect() as client,
+        client.as_current(),
+        pytest.raises(InsecureTransportError, match="unencrypted"),
+    ):
+        dask.compute(lazy)
+    assert files(tmp_path) == []
+
+
+def test_a_tunnel_does_not_hide_the_scheduler(tmp_path: Path) -> None:
     """A scheduler that is reached by the loopback interface and listens beyond it is exposed."""
     with LocalCluster(
         n_workers=1,
@@ -217,6 +264,8 @@ def test_a_tunnel_does_not_hide_the_scheduler(host: str, tmp_path: Path) -> None
         port = wide.scheduler_address.rsplit(":", 1)[1]
         with (
             Client(f"tcp://127.0.0.1:{port}", set_as_default=False) as client,
-            pytest.raises(InsecureTransportError, match=rf"tcp://{host}:{port} unencrypted"),
+            pytest.raises(
+                InsecureTransportError, match=rf"that connect to tcp://0\.0\.0\.0:{port}"
+            ),
         ):
             write(client, tmp_path, KEY)

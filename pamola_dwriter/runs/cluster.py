@@ -14,6 +14,7 @@ from pamola_dwriter.plugin import BROKEN, COMMITTERS, PROGRESS, WritesPlugin
 from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.runs.base import Inquiry, Run
 from pamola_dwriter.spec import RunSpec, WriterResult
+from pamola_dwriter.transit import check_links
 
 
 class ClusterRun(Run):
@@ -21,6 +22,7 @@ class ClusterRun(Run):
 
     def __init__(self, graph: HighLevelGraph, key: Any, spec: RunSpec, client: Client) -> None:
         super().__init__(graph, key, spec)
+        check_links(client, spec.sealing)
         self._client = client
         try:
             client.register_plugin(WritesPlugin())
