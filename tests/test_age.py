@@ -25,7 +25,7 @@ from distributed import Client
 
 from deploy.local import servers
 from deploy.local.emulators import install_npm
-from pamola_dwriter import DataWriter, decrypt, open_artifact, read_dataset, verify
+from pamola_dwriter import DataWriter, decrypt, open_artifact, read_dataset, rotate_keys, verify
 from pamola_dwriter.audit import describe
 from pamola_dwriter.errors import (
     IntegrityError,
@@ -153,6 +153,20 @@ def test_age_keys_open_the_sealed_format_too(tmp_path: Path) -> None:
     assert all(part.suffix == ".pdw" for part in Path(result.path).glob("part-*"))
     assert len(read_dataset(result.path, encryption_key=SECRET)) == 40
     assert describe(result.path)["keys"] == [{"method": "age", "key_id": PUBLIC}]
+
+
+def test_a_recipient_of_age_files_cannot_be_revoked(tmp_path: Path, pii_key: str) -> None:
+    """No manifest takes back what a part is encrypted to: refused; other keys come and go."""
+    writer = DataWriter(tmp_path, encryption_key=[PUBLIC, "env:PII_KEY"], encryption_mode="age")
+    path = writer.write_dataframe(people(), "people", "parquet").path
+    with pytest.raises(InvalidTargetError, match=f"{PUBLIC} opens whatever"):
+        rotate_keys(path, encryption_key="env:PII_KEY", revoke=PUBLIC)
+    assert len(read_dataset(path, encryption_key=SECRET)) == 40
+    (raw_id,) = (key["key_id"] for key in describe(path)["keys"] if key["method"] != "age")
+    rotate_keys(path, encryption_key=SECRET, to=PASSPHRASE, revoke=raw_id)
+    assert len(read_dataset(path, encryption_key=PASSPHRASE)) == 40
+    with pytest.raises(WrongKeyError):
+        read_dataset(path, encryption_key="env:PII_KEY")
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "rsa"])

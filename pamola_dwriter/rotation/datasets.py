@@ -17,6 +17,7 @@ from pamola_dwriter.errors import (
     InvalidTargetError,
     TargetUnavailableError,
 )
+from pamola_dwriter.keys import age
 from pamola_dwriter.opening import Dataset, find_dataset
 from pamola_dwriter.rotation.change import Change, DatasetKey, Wrapped
 from pamola_dwriter.rotation.columns import ColumnKeys, rewrap_columns
@@ -94,11 +95,28 @@ def _rewrap(dataset: Dataset, opened: _Opened, change: Change) -> Wrapped:
 
 
 def _dump(dataset: Dataset, opened: _Opened, wrapped: Wrapped, columns: ColumnKeys) -> bytes:
-    """Return the manifest to store; its body has been opened, so that it can be again."""
+    """Return the manifest to store; its body has been opened, so that it can be again.
+
+    Raises
+    ------
+    InvalidTargetError
+        A revoked key opens the parts all the same.
+    """
     listed = tuple(keys.wrapped_to_json(each) for each in wrapped)
     data = manifest.dump_envelope(replace(dataset.shown, wrapped=listed, column_keys=columns))
-    open_body(manifest.parse_envelope(data), Redacted(opened.key.value))
+    document = open_body(manifest.parse_envelope(data), Redacted(opened.key.value))
+    if document.age_recipients:
+        _check_age(dataset.root, opened.revoked)
     return data
+
+
+def _check_age(root: str, revoked: Wrapped) -> None:
+    """Refuse to promise what no manifest keeps: an age file opens for whom it was encrypted to."""
+    if held := [each.key_id for each in revoked if each.method == age.METHOD]:
+        raise InvalidTargetError(
+            f"the parts of {root} are age files, which {', '.join(held)} opens whatever the "
+            "manifest says; write the dataset anew without that key"
+        )
 
 
 def _put(dataset: Dataset, data: bytes) -> bool:
