@@ -127,17 +127,6 @@ def test_the_hybrid_is_what_it_says() -> None:
     assert open_hybrid(secret, ciphertext(wrapped), INFO + CONTEXT) == DATASET_KEY
 
 
-def test_what_was_wrapped_once_opens_forever() -> None:
-    """Known answers: wrapped keys of version 0.1, with the private keys that open them."""
-    stored = json.loads((Path(__file__).parent / "vectors/hpke_v1.json").read_text())
-    assert [one["secret"].split(":")[1] for one in stored] == KINDS
-    for one in stored:
-        identity = HpkeIdentity(one["secret"])
-        assert identity.public == one["public"]
-        wrapped = WrappedKey(**one["wrapped"])
-        assert identity.unwrap(wrapped, one["context"].encode()).hex() == one["dataset_key"]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_writer_that_cannot_read(kind: str, place: Place, client: Client) -> None:
     """On a cluster, the public key alone writes; it opens nothing, and the private key all."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import io
 import json
 import unicodedata
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from tink import streaming_aead
 
 from pamola_dwriter import keys, manifest, open_artifact
-from pamola_dwriter.envelope import open_sealed
+from pamola_dwriter.envelope import check_authentic, open_sealed
 from pamola_dwriter.errors import DataReadError, IntegrityError, WrongKeyError
 from tests.test_envelope import tink_primitive
 from tests.vectors import make_vectors as made
@@ -47,6 +48,8 @@ REFUSED = answers("refused_v1.json")
 WRAPS = answers("wraps_v1.json")
 MANIFESTS = answers("manifests_v1.json")
 FILES = answers("files_v1.json")
+PARQUET = answers("parquet_v1.json")
+RECIPIENTS = answers("recipients_v1.json")
 
 
 class RefusedError(Exception):
@@ -282,6 +285,39 @@ def test_others_read_the_part_table() -> None:
     assert rows == listed
     assert manifest.parse_parts(stored) == made.parts()
     assert manifest.parse_parts(manifest.dump_parts(made.parts())) == made.parts()
+
+
+@pytest.mark.parametrize("entry", PARQUET, ids=["plain-footer"])
+def test_others_unwrap_data_keys(entry: dict[str, Any]) -> None:
+    """Primitives find the keys of columns and footers, and what authenticates a shown manifest."""
+    shown = json.loads(entry["manifest"], object_pairs_hook=once)
+    locked = shown.pop("encryption")
+    context = f"pamola_dwriter.dataset:{locked['keyed_by']}"
+    dataset_key = unwrap(locked["keys"][0], {"raw": entry["raw"]}, context)
+    assert entry["footer_key"] == tag(dataset_key, b"pamola_dwriter parquet footer v1").hex()
+    secret = tag(dataset_key, b"pamola_dwriter manifest v1")
+    assert locked["mac"] == base64.b64encode(tag(secret, canonical(shown))).decode()
+    column_key = unwrap(locked["column_keys"]["pii"][0], {"raw": entry["raw"]}, f"{context}:pii")
+    assert column_key.hex() == entry["column_key"]
+    wrapped = base64.b64decode(entry["wrapped"], validate=True)
+    data_key = AESGCM(column_key).decrypt(wrapped[:12], wrapped[12:], entry["place"].encode())
+    assert data_key.hex() == entry["data_key"]
+    parsed = manifest.parse_envelope(entry["manifest"].encode())
+    check_authentic(dataset_key, manifest.shown_body(parsed), parsed.mac or b"")
+
+
+def tag(key: bytes, data: bytes) -> bytes:
+    return hmac.digest(key, data, "sha256")
+
+
+@pytest.mark.parametrize("entry", RECIPIENTS, ids=["x25519", "hybrid", "age"])
+def test_what_was_wrapped_to_a_public_key_opens_forever(entry: dict[str, Any]) -> None:
+    """The private key opens it, for its context alone."""
+    (identity,) = keys.resolve(entry["secret"])
+    wrapped = keys.wrapped_from_json(entry["wrapped"])
+    assert identity.unwrap(wrapped, entry["context"].encode()).hex() == entry["key"]
+    with pytest.raises(WrongKeyError):
+        identity.unwrap(wrapped, entry["context"][:-1].encode())
 
 
 @pytest.mark.parametrize("entry", FILES, ids=["written", "changed"])

@@ -15,6 +15,12 @@ must never change as long as files begin with ``PDW1``; more may be added at the
     Manifests of a plain and of encrypted datasets, as stored and as what they say.
 ``files_v1.json``
     Encrypted single files.
+``parquet_v1.json``
+    Of a dataset that is encrypted inside Parquet files: the key of footers, a data key wrapped for
+    its place, and a manifest that shows itself.
+``recipients_v1.json``
+    Keys wrapped to public keys, with the private keys that open them. Encryption to a public key
+    draws its own randomness, so that this file is made once: it is left as it is if it stands.
 ``part_table_v1.parquet``
     The part table that the manifests name. Parquet has many spellings, so that this one file is
     not made anew: :func:`parts` says what stands in it.
@@ -24,15 +30,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyrage
 
 from pamola_dwriter import manifest
-from pamola_dwriter.envelope import SEGMENT, encode_header, seal_with
-from pamola_dwriter.keys import Cost, Passphrase, RawKey, wrapped_to_json
+from pamola_dwriter.encryption import ParquetColumns
+from pamola_dwriter.envelope import (
+    SEGMENT,
+    authenticate,
+    encode_header,
+    footer_key,
+    seal_with,
+    wrap_data_key,
+)
+from pamola_dwriter.keys import (
+    Cost,
+    Passphrase,
+    RawKey,
+    generate_key,
+    resolve,
+    wrapped_to_json,
+)
 from pamola_dwriter.manifest import Envelope, Manifest, PartTable
 from pamola_dwriter.sealing import FileKeys, file_header
 from pamola_dwriter.spec import FormatSpec, PartRecord, WrappedKey, WriteId
@@ -288,6 +311,60 @@ def files() -> list[dict[str, Any]]:
     return answers
 
 
+def parquet() -> list[dict[str, Any]]:
+    """Return what ``encryption=ParquetEncryption(...)`` adds, of a dataset with a plain footer."""
+    path, nonce = f"part-00000-{WRITE_ID}-267c722b-000.parquet", bytes(range(50, 62))
+    place = manifest.part_key_context(WRITE_ID, path, "pii")
+    columns = ParquetColumns(footer=None, columns={"pii": ("größe",)})
+    document = replace(_manifest(in_table=False), parquet=columns)
+    shown = replace(
+        manifest.plain_envelope(document, manifest.dump_body(document)),
+        keyed_by=OLDER_ID,
+        wrapped=(wrapped_to_json(_wrap({"raw": RAW.hex()})),),
+        column_keys={"pii": (wrapped_to_json(_wrap_columns("pii")),)},
+    )
+    stored = manifest.dump_envelope(
+        replace(shown, mac=authenticate(KEY, manifest.shown_body(shown)))
+    )
+    return [
+        {
+            "raw": RAW.hex(),
+            "footer_key": footer_key(KEY).hex(),
+            "column_key": COLUMN_KEY.hex(),
+            "data_key": SALT.hex(),
+            "place": place.decode(),
+            "wrapped": wrap_data_key(COLUMN_KEY, SALT, place, nonce),
+            "manifest": stored.decode(),
+        }
+    ]
+
+
+COLUMN_KEY = bytes(range(64, 96))
+
+
+def _wrap_columns(name: str) -> WrappedKey:
+    context = manifest.key_context(OLDER_ID, name)
+    salt, nonce = bytes(range(16)), bytes(range(50, 62))
+    return RawKey(RAW).wrap_with(COLUMN_KEY, context, salt=salt, nonce=nonce)
+
+
+def recipients() -> list[dict[str, Any]]:
+    """Return keys wrapped to public keys that are drawn now."""
+    drawn = [
+        *(generate_key(kind).strip() for kind in ("x25519", "x25519-mlkem768")),
+        str(pyrage.x25519.Identity.generate()),
+    ]
+    return [
+        {
+            "secret": secret,
+            "context": CONTEXT,
+            "wrapped": wrapped_to_json(resolve(secret)[0].wrap(KEY, CONTEXT.encode())),
+            "key": KEY.hex(),
+        }
+        for secret in drawn
+    ]
+
+
 MADE = {
     "sealed_v1.json": sealed,
     "refused_v1.json": refused,
@@ -295,15 +372,22 @@ MADE = {
     "wraps_v1.json": wraps,
     "manifests_v1.json": manifests,
     "files_v1.json": files,
+    "parquet_v1.json": parquet,
 }
 """From the name of a file to what makes its content."""
 
 
 def text_of(name: str) -> str:
     """Return the content of one of the files, made anew."""
-    return json.dumps(MADE[name](), indent=1, ensure_ascii=False) + "\n"
+    return _dump(MADE[name]())
+
+
+def _dump(entries: list[dict[str, Any]]) -> str:
+    return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
     for each in MADE:
         (DIRECTORY / each).write_text(text_of(each), encoding="utf-8")
+    if not (once := DIRECTORY / "recipients_v1.json").exists():
+        once.write_text(_dump(recipients()), encoding="utf-8")
