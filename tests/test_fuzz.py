@@ -37,6 +37,7 @@ from pamola_dwriter.keys import (
     wrapped_to_json,
 )
 from pamola_dwriter.lease import Entry
+from pamola_dwriter.manifest.parts import PART_SCHEMA, part_to_json
 from pamola_dwriter.records import _parse as parse_record
 from pamola_dwriter.sealing import parse_file_header
 from pamola_dwriter.spec import WriteId
@@ -425,8 +426,8 @@ def test_a_document_beyond_all_bounds_is_not_parsed(monkeypatch: pytest.MonkeyPa
 
 def bomb(rows: int, **columns: Any) -> bytes:
     """Return a part table of many equal rows."""
-    row = {**manifest._part_to_json(made.parts()[0]), **columns}
-    piece = pa.Table.from_pylist([row], schema=manifest._PART_SCHEMA)
+    row = {**part_to_json(made.parts()[0]), **columns}
+    piece = pa.Table.from_pylist([row], schema=PART_SCHEMA)
     table = pa.concat_tables([piece]).take(pa.array([0] * rows))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
