@@ -52,7 +52,11 @@ class Serializer(Protocol):
 
 
 class KeyProvider(Protocol):
-    """Wraps and unwraps dataset keys; the only thing that ever sees a long-lived key."""
+    """Wraps and unwraps dataset keys; the only thing that ever sees a long-lived key.
+
+    One that is a public key, and so opens nothing, has an attribute ``can_open`` that is false.
+    :class:`pamola_dwriter.testing.suite.KeyProviderSuite` holds a provider to all of this.
+    """
 
     @property
     def uri(self) -> str | None:
@@ -60,7 +64,14 @@ class KeyProvider(Protocol):
         ...
 
     def wrap(self, dataset_key: bytes, context: bytes) -> WrappedKey:
-        """Wrap a 32-byte key, authenticated together with `context`."""
+        """Wrap a 32-byte key, authenticated together with `context`.
+
+        Raises
+        ------
+        InvalidKeyError
+            `dataset_key` has another size; or the key is not available here, such as a service
+            that is down: the message says what to change.
+        """
         ...
 
     def unwrap(self, wrapped: WrappedKey, context: bytes) -> bytes:
@@ -70,6 +81,10 @@ class KeyProvider(Protocol):
         ------
         WrongKeyError
             This provider's key did not wrap it, or `wrapped` or `context` was altered.
+        IntegrityError
+            `wrapped` has parameters that nobody can have written.
+        InvalidKeyError
+            The key is not available here.
         """
         ...
 

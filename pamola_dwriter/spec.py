@@ -121,7 +121,8 @@ class WrappedKey:
     Attributes
     ----------
     method : str
-        How to unwrap: ``hkdf-sha256`` (32 raw bytes) or ``argon2id`` (passphrase).
+        How to unwrap: ``hkdf-sha256`` (32 raw bytes), ``argon2id`` (passphrase), ``hpke``, ``age``,
+        ``awskms``, ``vault-transit``, or one of another package.
     key_id : str
         Which key wrapped it; says nothing about the key's value.
     parameters : mapping of str to str or int

@@ -6,10 +6,10 @@ import os
 
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.errors import InvalidKeyError
-from pamola_dwriter.keys import hpke
+from pamola_dwriter.keys import hpke, hpketext
 from pamola_dwriter.keys.wrapping import KEY
 
-KINDS = ("raw", *hpke.KINDS)
+KINDS = ("raw", *hpketext.KINDS)
 """What :func:`generate_key` makes: one key that encrypts and opens, or pairs."""
 
 
@@ -36,7 +36,7 @@ def generate_key(kind: str = "raw", *, pem: bool = False) -> str:
     """
     if kind not in KINDS:
         raise InvalidKeyError(f"there is no such kind of key; choose one of {', '.join(KINDS)}")
-    if kind in hpke.KINDS:
+    if kind in hpketext.KINDS:
         return hpke.generate(kind, os.urandom, pem=pem)
     if pem:
         raise hpke.no_pem(kind)

@@ -3,19 +3,11 @@
 Hybrid Public Key Encryption (RFC 9180) in base mode, with HKDF-SHA256 and AES-256-GCM, over one of
 two key encapsulations: ``x25519`` (DHKEM, of the RFC), or ``x25519-mlkem768``, which also holds
 against quantum computers (MLKEM768-X25519 of draft-ietf-hpke-pq, as ``cryptography`` has it).
-
-A key in one line is ``hpke:KIND:DATA`` if it is public and ``hpke-secret:KIND:DATA`` if it is
-private, where DATA is base64url without padding of the raw key and the first four bytes of the
-SHA-256 of everything before, so that a typing mistake is found. The raw private key of the hybrid
-is the 64-byte seed of ML-KEM (FIPS 203) and then the 32 bytes of X25519; its public key likewise.
-X25519 keys may be PEM too (SubjectPublicKeyInfo and PKCS #8, RFC 8410).
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -29,11 +21,17 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
 )
 
 from pamola_dwriter.errors import InvalidKeyError
+from pamola_dwriter.keys.hpketext import (
+    KINDS,
+    SIZES,
+    parse_public,
+    parse_secret,
+    public_line,
+    secret_line,
+)
 from pamola_dwriter.keys.wrapping import (
     KEY,
     bytes_parameter,
@@ -48,14 +46,11 @@ from pamola_dwriter.spec import WrappedKey
 METHOD = "hpke"
 
 _INFO = b"pamola_dwriter hpke v1:"
-_LINE = re.compile(r"(?P<form>hpke|hpke-secret):(?P<kind>[a-z0-9-]+):(?P<data>[\w-]+)", re.ASCII)
-_CHECK = 4
-_PEM_PRIVATE, _PEM_PUBLIC = "-----BEGIN PRIVATE KEY-----", "-----BEGIN PUBLIC KEY-----"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """One key encapsulation: sizes in bytes, and how keys are made from raw bytes.
+    """One key encapsulation, and how its keys are made from raw bytes.
 
     Attributes
     ----------
@@ -64,8 +59,6 @@ class _Kind:
     """
 
     suite: hpke.Suite
-    public_size: int
-    secret_size: int
     encapsulated: int
     load_public: Callable[[bytes], Any]
     load_secret: Callable[[bytes], Any]
@@ -102,8 +95,6 @@ def _hybrid_public_of(raw: bytes) -> bytes:
 _KINDS = {
     "x25519": _Kind(
         suite=_suite(hpke.KEM.X25519),
-        public_size=32,
-        secret_size=32,
         encapsulated=32,
         load_public=X25519PublicKey.from_public_bytes,
         load_secret=X25519PrivateKey.from_private_bytes,
@@ -111,17 +102,12 @@ _KINDS = {
     ),
     "x25519-mlkem768": _Kind(
         suite=_suite(hpke.KEM.MLKEM768_X25519),
-        public_size=1184 + 32,
-        secret_size=64 + 32,
         encapsulated=1088 + 32,
         load_public=_hybrid_public,
         load_secret=_hybrid_secret,
         public_of=_hybrid_public_of,
     ),
 }
-
-KINDS = tuple(_KINDS)
-"""Names of the key encapsulations."""
 
 
 class HpkeRecipient:
@@ -143,13 +129,13 @@ class HpkeRecipient:
     can_open = False
 
     def __init__(self, text: str) -> None:
-        self._kind, self._raw = _parse_public(text)
+        self._kind, self._raw = parse_public(text)
         self._key = _load(_KINDS[self._kind].load_public, self._raw, self._kind)
 
     @property
     def public(self) -> str:
         """The public key in one line."""
-        return _line("hpke", self._kind, self._raw)
+        return public_line(self._kind, self._raw)
 
     @property
     def pem(self) -> str:
@@ -210,10 +196,10 @@ class HpkeIdentity:
     __slots__ = ("_key", "_kind", "_recipient")
 
     def __init__(self, text: str) -> None:
-        self._kind, raw = _parse_secret(text)
+        self._kind, raw = parse_secret(text)
         kind = _KINDS[self._kind]
         self._key = _load(kind.load_secret, raw, self._kind)
-        self._recipient = HpkeRecipient(_line("hpke", self._kind, kind.public_of(raw)))
+        self._recipient = HpkeRecipient(public_line(self._kind, kind.public_of(raw)))
 
     @property
     def public(self) -> str:
@@ -269,9 +255,9 @@ def generate(kind: str, random: Callable[[int], bytes], *, pem: bool = False) ->
     pem : bool
         Whether as PEM; InvalidKeyError for a kind that has none.
     """
-    raw = random(_KINDS[kind].secret_size)
+    raw = random(SIZES[kind].secret)
     if not pem:
-        return _line("hpke-secret", kind, raw) + "\n"
+        return secret_line(kind, raw) + "\n"
     key = _KINDS[kind].load_secret(raw)
     if not isinstance(key, X25519PrivateKey):
         raise no_pem(kind)
@@ -281,16 +267,6 @@ def generate(kind: str, random: Callable[[int], bytes], *, pem: bool = False) ->
 def no_pem(kind: str) -> InvalidKeyError:
     """Return the error of asking for a PEM that nobody has defined."""
     return InvalidKeyError(f"{kind} keys have no PEM: leave out pem, or choose x25519")
-
-
-def is_public(text: str) -> bool:
-    """Return whether `text` has the shape of a public key."""
-    return text.strip().startswith(("hpke:", _PEM_PUBLIC))
-
-
-def is_secret(text: str) -> bool:
-    """Return whether `text` has the shape of a private key."""
-    return text.strip().startswith(("hpke-secret:", _PEM_PRIVATE))
 
 
 def _load(load: Callable[[bytes], Any], raw: bytes, kind: str) -> Any:
@@ -303,54 +279,3 @@ def _load(load: Callable[[bytes], Any], raw: bytes, kind: str) -> Any:
             f"{kind} keys need ML-KEM, which the OpenSSL beneath the installed cryptography lacks: "
             "install cryptography from its wheel, or use an x25519 key"
         ) from None
-
-
-def _parse_public(text: str) -> tuple[str, bytes]:
-    if not text.strip().startswith(_PEM_PUBLIC):
-        return _parse_line("hpke", text)
-    try:
-        loaded = load_pem_public_key(text.strip().encode())
-    except (ValueError, UnsupportedAlgorithm):
-        loaded = None
-    if not isinstance(loaded, X25519PublicKey):
-        raise InvalidKeyError("a PEM public key must be of type X25519, as keygen makes them")
-    return "x25519", loaded.public_bytes_raw()
-
-
-def _parse_secret(text: str) -> tuple[str, bytes]:
-    if not text.strip().startswith(_PEM_PRIVATE):
-        return _parse_line("hpke-secret", text)
-    try:
-        loaded = load_pem_private_key(text.strip().encode(), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        loaded = None
-    if not isinstance(loaded, X25519PrivateKey):
-        raise InvalidKeyError("a PEM private key must be of type X25519, as keygen makes them")
-    return "x25519", loaded.private_bytes_raw()
-
-
-def _line(form: str, kind: str, raw: bytes) -> str:
-    """Return a key in one line; parsed back by :func:`_parse_line`."""
-    head = f"{form}:{kind}:"
-    check = hashlib.sha256(head.encode() + raw).digest()[:_CHECK]
-    return head + base64.urlsafe_b64encode(raw + check).decode("ascii").rstrip("=")
-
-
-def _parse_line(form: str, text: str) -> tuple[str, bytes]:
-    found = _LINE.fullmatch(text.strip())
-    what = "public" if form == "hpke" else "private"
-    if found is None or found["form"] != form or found["kind"] not in _KINDS:
-        raise InvalidKeyError(
-            f"an HPKE {what} key is {form}:KIND:DATA in one line, where KIND is one of "
-            f"{', '.join(KINDS)}; `pamola-dwriter keygen` makes them"
-        )
-    kind, data = found["kind"], found["data"]
-    sizes = _KINDS[kind].public_size if form == "hpke" else _KINDS[kind].secret_size
-    try:
-        decoded = base64.b64decode(data + "=" * (-len(data) % 4), altchars=b"-_", validate=True)
-    except ValueError:
-        decoded = b""
-    raw = decoded[:-_CHECK]
-    if len(raw) != sizes or _line(form, kind, raw) != found[0]:
-        raise InvalidKeyError(f"an HPKE {what} key is damaged: copy the whole line again")
-    return kind, raw

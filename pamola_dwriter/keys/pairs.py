@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.envelope import agefile
-from pamola_dwriter.keys import hpke
+from pamola_dwriter.keys import hpketext
 from pamola_dwriter.keys.age import AgeIdentity, AgeRecipient
 from pamola_dwriter.keys.hpke import HpkeIdentity, HpkeRecipient
 
@@ -17,7 +17,7 @@ Identity = AgeIdentity | HpkeIdentity
 
 def is_recipient(text: str) -> bool:
     """Return whether `text` has the shape of a public key."""
-    return hpke.is_public(text) or agefile.is_recipient(text)
+    return hpketext.is_public(text) or agefile.is_recipient(text)
 
 
 def parse_pair(text: str) -> Recipient | Identity | None:
@@ -28,9 +28,9 @@ def parse_pair(text: str) -> Recipient | Identity | None:
     InvalidKeyError
         It has the shape and is damaged, or needs an extra that is not installed.
     """
-    if hpke.is_public(text):
+    if hpketext.is_public(text):
         return HpkeRecipient(text)
-    if hpke.is_secret(text):
+    if hpketext.is_secret(text):
         return HpkeIdentity(text)
     if agefile.is_recipient(text):
         return AgeRecipient(text)
