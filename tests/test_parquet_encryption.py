@@ -40,6 +40,7 @@ from pamola_dwriter.errors import (
     WrongKeyError,
 )
 from pamola_dwriter.formats.parquet_encryption import is_supported
+from tests.places import Place
 
 COLUMNS = {"pii": ["name", "ssn"], "geo": ["place"]}
 OWNER, ANALYST, STRANGER = b"o" * 32, b"a" * 32, b"s" * 32
@@ -111,20 +112,21 @@ def read_with_pyarrow(part: Path, kms: Kms, columns: list[str] | None = None) ->
     ("footer", "key"), [(None, "env:PII_KEY"), ("schema", "env:PII_KEY"), (None, OWNER)]
 )
 def test_a_frame_comes_back_whole_from_workers_that_resolve_the_key(
-    client: Client, tmp_path: Path, footer: str | None, key: Any
+    client: Client, place: Place, pii_key: str, footer: str | None, key: Any
 ) -> None:
     """Workers find the key themselves, or are handed it, encrypt columns, and read them back."""
     ddf = dd.from_pandas(frame(), npartitions=3)
-    done = DataWriter(tmp_path, client=client).write_dataframe(
+    done = place.writer(client=client).write_dataframe(
         ddf,
         "people",
         "parquet",
         encryption=ParquetEncryption(columns=COLUMNS, footer=footer),
         encryption_key=key,
     )
-    back = read_dataset(done.path, encryption_key=key, client=client)
+    options: Any = {"storage_options": place.options, "client": client}
+    back = read_dataset(done.path, encryption_key=key, **options)
     pd.testing.assert_frame_equal(back.compute(), ddf.compute())
-    assert verify(done.path, encryption_key=key, client=client).encrypted
+    assert verify(done.path, encryption_key=key, **options).encrypted
     assert done.encrypted
 
 
