@@ -75,17 +75,7 @@ class Dataset:
     def _open_key(self, encryption_key: Any, shown: Envelope) -> bytes | None:
         if encryption_key is None and shown.sealed is None:
             return None
-        return _find_key(self.root, encryption_key, shown)
-
-    def unwrap(self, encryption_key: Any) -> bytes:
-        """Return the key of an encrypted dataset; its manifest stays sealed.
-
-        Raises
-        ------
-        MissingKeyError, WrongKeyError
-            The key is missing or wrong.
-        """
-        return _find_key(self.root, encryption_key, self.shown)
+        return _unwrap(self.root, _wrapped_keys(shown), shown.keyed_by, encryption_key)
 
     def source(
         self, committed: Committed, encryption_key: Any, client: Client | None
@@ -263,10 +253,6 @@ def _find_artifact(root: str, options: Redacted) -> Artifact:
 
 def _wrapped_keys(shown: Envelope) -> tuple[WrappedKey, ...]:
     return tuple(keys.wrapped_from_json(key) for key in shown.wrapped)
-
-
-def _find_key(root: str, encryption_key: Any, shown: Envelope) -> bytes:
-    return _unwrap(root, _wrapped_keys(shown), shown.keyed_by, encryption_key)
 
 
 def _unwrap(

@@ -449,9 +449,10 @@ def test_locals_of_a_failed_read(tmp_path: Path, pii_key: str, altered: str) -> 
     frame = dd.from_pandas(batch(0, ROWS), npartitions=PARTITIONS)
     with dask.config.set({"pamola-dwriter.inline-parts": 1}):
         result = writer.write_dataframe(frame, "people", "parquet")
-    dataset = find_dataset(result.path, None)
+    opened = find_dataset(result.path, None).open("env:PII_KEY").key
+    assert opened is not None
     secrets = [
-        Secret("the dataset key", dataset.unwrap("env:PII_KEY")),
+        Secret("the dataset key", opened.reveal()),
         Secret("the key given", bytes.fromhex(pii_key)),
     ]
     pattern = {"part": "part-*", "manifest": "_manifest.json", "part table": "_parts*"}[altered]
