@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pamola_dwriter import DataWriter, decrypt
 from pamola_dwriter.cli import main
+from pamola_dwriter.envelope import simplefile
 from pamola_dwriter.envelope.simplefile import open_simple
 from pamola_dwriter.errors import (
     IntegrityError,
@@ -108,6 +109,35 @@ STORED = json.loads((LEGACY / "words.simple").read_text())
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=4
 )
+
+
+@pytest.mark.parametrize("reference", ["awskms:alias/x", "vault:x"])
+def test_keys_that_are_no_text(reference: str, tmp_path: Path) -> None:
+    """A key service never is the text of a key: it is refused, not tried as a password."""
+    options = ["--legacy-simple", "--encryption-key", reference]
+    command = ["decrypt", str(LEGACY / "hex.simple"), str(tmp_path / "out"), *options]
+    done = CliRunner().invoke(main, command)
+    assert (done.exit_code, "env:NAME, file:PATH or prompt" in done.output) == (2, True)
+
+
+def test_text_that_utf8_cannot_hold(tmp_path: Path) -> None:
+    """What a terminal of another encoding typed is our error, which does not carry the text."""
+    with pytest.raises(InvalidKeyError, match="UTF-8") as caught:
+        decrypt(
+            LEGACY / "words.simple",
+            tmp_path / "out",
+            encryption_key="pass\udcffword",
+            legacy_simple=True,
+        )
+    assert caught.value.__cause__ is None
+    assert "word" not in str(caught.value)
+
+
+def test_more_data_than_can_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data beyond the cipher's limit, lowered here, is refused before any key is derived."""
+    monkeypatch.setattr(simplefile, "_MOST_DATA", 16)
+    with pytest.raises(IntegrityError, match="another size"):
+        open_simple((LEGACY / "words.simple").read_bytes(), WORDS.encode())
 
 
 @settings(deadline=None, max_examples=60)

@@ -70,11 +70,15 @@ def ask_password(references: Sequence[str]) -> str | None:
     """Return the one reference, or what is typed at the prompt, as it is."""
     if len(references) > 1:
         raise click.UsageError("such a file has one key; give --encryption-key once")
+    if any(one != PROMPT and not one.startswith(("env:", "file:")) for one in references):
+        raise click.UsageError("the key of such a file is env:NAME, file:PATH or prompt")
     return next((_type() if one == PROMPT else one for one in references), None)
 
 
 def _ask(confirm: bool) -> KeyProvider:
-    return keys.parse_secret(_type(confirm=confirm).encode(), "what was typed")
+    return keys.parse_secret(
+        _type(confirm=confirm).encode(errors="surrogateescape"), "what was typed"
+    )
 
 
 def _type(*, confirm: bool = False) -> str:

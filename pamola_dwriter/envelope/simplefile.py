@@ -22,6 +22,8 @@ from pamola_dwriter.errors import IntegrityError, WrongKeyError
 _KEY, _IV, _SALT, _TAG = 32, 12, 16, 16
 _MOST_ITERATIONS = 1_000_000
 """It writes 100,000; the number stands in a file that anybody may have edited."""
+_MOST_DATA = 2**31 - 1
+"""Beyond this `cryptography` panics, with what is no Exception, or raises OverflowError."""
 
 _FIXED = {
     "mode": "simple",
@@ -46,7 +48,7 @@ def open_simple(stored: bytes, password: bytes) -> bytes:
     fields = _parse(stored)
     iv, salt, data = (_decode(fields, name) for name in ("iv", "salt", "data"))
     rounds = fields.get("iterations")
-    if len(iv) != _IV or len(salt) != _SALT or len(data) < _TAG:
+    if len(iv) != _IV or len(salt) != _SALT or not _TAG <= len(data) <= _MOST_DATA:
         raise _damaged("its iv, salt or data have another size")
     if type(rounds) is not int or not 1 <= rounds <= _MOST_ITERATIONS:
         raise _damaged(f"its iterations are no number from 1 to {_MOST_ITERATIONS:,}")

@@ -16,7 +16,8 @@ def password_bytes(encryption_key: Any) -> bytes:
     Raises
     ------
     InvalidKeyError
-        It is neither text nor bytes; is empty; or the variable or file is not available.
+        It is neither text that UTF-8 can hold nor bytes; is empty; or the variable or file is not
+        available.
     """
     if isinstance(encryption_key, str):
         password = _text(encryption_key)
@@ -36,4 +37,7 @@ def _text(text: str) -> bytes:
     for scheme, read in (("env:", env.read), ("file:", file.read)):
         if text.startswith(scheme):
             return read(text).removesuffix(b"\n").removesuffix(b"\r")
-    return text.encode()
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # it would carry the text in its attributes
+        raise InvalidKeyError("encryption_key is not text that UTF-8 can hold") from None
