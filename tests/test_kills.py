@@ -170,7 +170,8 @@ def submit(place: Place, key: str | None, client: Client, seconds: float = 0.0) 
 
 def staged(place: Place) -> bool:
     """Whether a part is staged that nobody published."""
-    return bool(place.pending_uploads()) or any(map(is_staged_part, place.files()))
+    uploads = [upload for upload in place.pending_uploads() if "/probe-" not in upload]
+    return bool(uploads) or any(map(is_staged_part, place.files()))
 
 
 def is_staged_part(file: str) -> bool:

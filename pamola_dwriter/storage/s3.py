@@ -71,11 +71,11 @@ class S3Store(ConditionalStore):
             self._check_bucket()
             try:
                 upload = self._call("create_multipart_upload", probe)
-            except Exception as error:
-                if not self._was_answered(error):
+                self._abort(probe, upload["UploadId"])
+            except BaseException as error:  # also Ctrl-C in between
+                if not (isinstance(error, Exception) and self._was_answered(error)):
                     self._abort_all(probe)
                 raise
-            self._abort(probe, upload["UploadId"])
 
     def _check_bucket(self) -> None:
         # Some servers would make the bucket on the first upload, misspelt as it may be.
