@@ -101,7 +101,7 @@ def _draw(providers: Providers, client: Client | None, write_id: WriteId, key_na
 def _wrap(providers: Providers, key: bytes, context: bytes) -> tuple[WrappedKey, ...]:
     """Wrap a key for each provider; one that is given for several columns counts once."""
     wrapped: tuple[WrappedKey, ...] = ()
-    for provider in dict.fromkeys(providers):
+    for provider in {id(each): each for each in providers}.values():
         made = provider.wrap(key, context)
         twin = [one for one in wrapped if (one.method, one.key_id) == (made.method, made.key_id)]
         if not (twin and _opens(provider, twin, context)):

@@ -256,3 +256,34 @@ def test_points_of_low_order_are_refused() -> None:
         line = head + base64.urlsafe_b64encode(point + check).decode().rstrip("=")
         with pytest.raises(InvalidKeyError, match="low order"):
             HpkeRecipient(line).wrap(DATASET_KEY, CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTY= somebody@example.org",
+        "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29t",
+        "ssh-dss AAAAB3NzaC1kc3M=",
+        "# public key: age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq",
+        "AGE1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ",
+        "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----",
+        "HPKE:x25519:AAAA",
+        "ENV:PII_KEY_NAME",
+        "AWSKMS:alias/whatever",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_what_looks_like_a_key_is_no_passphrase(text: str, tmp_path: Path) -> None:
+    """A public key, or a misspelt name of a key, would else open the data to whoever reads it."""
+    with pytest.raises(InvalidKeyError):
+        resolve(text)
+    (tmp_path / "key").touch(mode=0o600)
+    (tmp_path / "key").write_text(text)
+    with pytest.raises(InvalidKeyError):
+        resolve(f"file:{tmp_path / 'key'}")
+
+
+def test_blanks_around_a_uri_do_not_make_it_a_passphrase(pii_key: str) -> None:
+    """The same key is found as without them."""
+    wrapped = wrap_all(resolve(" env:PII_KEY\n"), DATASET_KEY, CONTEXT)
+    assert unwrap_any(resolve("env:PII_KEY"), wrapped, CONTEXT) == DATASET_KEY

@@ -392,3 +392,12 @@ def test_only_dataset_keys_are_wrapped(dataset_key: bytes) -> None:
     """A dataset key of another size is refused when wrapping."""
     with pytest.raises(InvalidKeyError, match="32 bytes"):
         RawKey(RAW).wrap(dataset_key, CONTEXT)
+
+
+@pytest.mark.parametrize("label", ["\x1b]0;title\x07", "\ud800", "x" * 3000, "a\nb"])
+@pytest.mark.parametrize("field", ["method", "key_id"])
+def test_labels_of_wrapped_keys_can_be_shown(field: str, label: str) -> None:
+    """Whoever edits a manifest cannot steer the screen of those who list its keys."""
+    stored = wrapped_to_json(RawKey(RAW).wrap(DATASET_KEY, CONTEXT)) | {field: label}
+    with pytest.raises(IntegrityError, match="printable"):
+        wrapped_from_json(stored)

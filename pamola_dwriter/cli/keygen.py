@@ -37,11 +37,11 @@ def keygen_command(file: Path, kind: str, *, pem: bool, as_json: bool) -> None:
     no data is: who loses the only key of a dataset has lost the dataset.
     """
     secret = keys.generate_key(kind, pem=pem)
+    provider = keys.parse_secret(secret.encode(), str(file))  # what cannot be used is not kept
     if file == _STDOUT:
         click.echo(secret, nl=False)
         return
     _write_private(file, secret)
-    provider = keys.parse_secret(secret.encode(), str(file))
     facts = {"file": str(file), "kind": kind, "key_id": provider.key_id}
     public = keys.public_key(provider)
     emit(facts if public is None else facts | {"public_key": public}, as_json=as_json)
@@ -64,7 +64,7 @@ def public_key_command(key: str, *, pem: bool) -> None:
 
 
 def _write_private(file: Path, secret: str) -> None:
-    """Write a new file that only its owner can read, durably."""
+    """Write a new file that only its owner can read."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -73,7 +73,11 @@ def _write_private(file: Path, secret: str) -> None:
         ) from None
     except OSError as error:
         raise InvalidPathError(f"{file} cannot be written: {error.strerror}") from None
-    with open(descriptor, "w", encoding="ascii") as opened:
-        opened.write(secret)
-        opened.flush()
-        os.fsync(opened.fileno())
+    try:
+        with open(descriptor, "w", encoding="ascii") as opened:
+            opened.write(secret)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as error:
+        file.unlink()
+        raise InvalidPathError(f"{file} cannot be written: {error.strerror}") from None

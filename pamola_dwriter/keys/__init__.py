@@ -81,7 +81,7 @@ INSTALLED = ExtensionPoint("pamola_dwriter.keys", "key provider", InvalidKeyErro
 MAX_WRAPPED = 16
 """Most keys one dataset is wrapped under; bounds what a hostile manifest costs to try."""
 
-_URI = re.compile(r"([a-z][a-z0-9+.-]*):")
+_URI = re.compile(r"([a-z][a-z0-9+.-]*):", re.ASCII | re.IGNORECASE)
 
 
 def resolve(encryption_key: Any) -> tuple[KeyProvider, ...]:
@@ -127,12 +127,15 @@ def _is_provider(key: Any) -> bool:
 def _resolve_text(text: str) -> KeyProvider:
     if pair := parse_pair(text):
         return pair
-    scheme = _URI.match(text)
+    uri = text.strip()
+    scheme = _URI.match(uri)
     if scheme is None:
         return Passphrase(text)
     if scheme[1] in PROVIDERS:
-        return PROVIDERS[scheme[1]](text)
-    return _resolve_installed(scheme[1], text)
+        return PROVIDERS[scheme[1]](uri)
+    if scheme[1].islower() or scheme[1].lower() in PROVIDERS:  # the name of a key, or misspelt
+        return _resolve_installed(scheme[1], uri)
+    return Passphrase(text)
 
 
 def _resolve_installed(scheme: str, uri: str) -> KeyProvider:

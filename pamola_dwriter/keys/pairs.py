@@ -5,14 +5,23 @@ A recipient is public: it may stand in a script, on a command line or in a file 
 
 from __future__ import annotations
 
+import re
+
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.envelope import agefile
+from pamola_dwriter.errors import InvalidKeyError
 from pamola_dwriter.keys import hpketext
 from pamola_dwriter.keys.age import AgeIdentity, AgeRecipient
 from pamola_dwriter.keys.hpke import HpkeIdentity, HpkeRecipient
 
 Recipient = AgeRecipient | HpkeRecipient
 Identity = AgeIdentity | HpkeIdentity
+
+_KEY_SHAPED = re.compile(
+    r"\s*(ssh-|ecdsa-sha2-|sk-ssh-|sk-ecdsa-|hpke:|hpke-secret:|-----BEGIN |# public key:"
+    r"|age1[0-9a-z]{50})",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def is_recipient(text: str) -> bool:
@@ -26,7 +35,8 @@ def parse_pair(text: str) -> Recipient | Identity | None:
     Raises
     ------
     InvalidKeyError
-        It has the shape and is damaged, or needs an extra that is not installed.
+        It has the shape and is damaged, needs an extra that is not installed, or is of another
+        kind. As a passphrase a public key would open what everybody believes it only encrypts.
     """
     if hpketext.is_public(text):
         return HpkeRecipient(text)
@@ -34,7 +44,14 @@ def parse_pair(text: str) -> Recipient | Identity | None:
         return HpkeIdentity(text)
     if agefile.is_recipient(text):
         return AgeRecipient(text)
-    return AgeIdentity(text) if agefile.is_identity(text) else None
+    if agefile.is_identity(text):
+        return AgeIdentity(text)
+    if _KEY_SHAPED.match(text):
+        raise InvalidKeyError(
+            "this is a public or private key of a kind that is not taken: give hpke:..., age1..., "
+            "an ssh-ed25519 or ssh-rsa key, or an X25519 key in PEM, and nothing beside it"
+        )
+    return None
 
 
 def can_open(provider: KeyProvider) -> bool:

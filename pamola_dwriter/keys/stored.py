@@ -16,6 +16,7 @@ from pamola_dwriter.spec import WrappedKey
 
 _HEX = re.compile(r"[0-9A-Fa-f]{64}")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{43}=")
+_REFERENCE = re.compile(r"\s*(awskms|env|file|vault):", re.ASCII | re.IGNORECASE)
 _STANDARD = str.maketrans("-_", "+/")
 
 Stored = RawKey | Passphrase | Identity | Recipient
@@ -94,6 +95,10 @@ def parse_secret(content: bytes, source: str) -> Stored:
     if found := _parse_pair(content):
         return found
     text = _text(content)
+    if text is not None and _REFERENCE.match(text):
+        raise InvalidKeyError(
+            f"{source} holds no key, but the name of another place of one: give that name itself"
+        )
     if text is None and len(content) == KEY:
         return RawKey(content)
     if text is not None and _HEX.fullmatch(text):

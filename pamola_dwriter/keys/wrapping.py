@@ -18,6 +18,7 @@ KEY = 32
 SALT = 16
 NONCE = 12
 CIPHERTEXT = KEY + 16
+_LONGEST_LABEL = 2048
 
 
 def wrong_key() -> WrongKeyError:
@@ -97,6 +98,11 @@ def wrapped_to_json(wrapped: WrappedKey) -> dict[str, Any]:
     }
 
 
+def _is_label(text: object) -> bool:
+    """Return whether `text` can be shown: who edits a manifest must not steer a screen."""
+    return isinstance(text, str) and len(text) <= _LONGEST_LABEL and text.isprintable()
+
+
 def wrapped_from_json(obj: object) -> WrappedKey:
     """Parse what :func:`wrapped_to_json` made.
 
@@ -108,8 +114,8 @@ def wrapped_from_json(obj: object) -> WrappedKey:
     if not isinstance(obj, Mapping) or set(obj) != {"method", "key_id", "parameters"}:
         raise malformed("it has a method, a key_id and parameters")
     method, key_id, parameters = obj["method"], obj["key_id"], obj["parameters"]
-    if not isinstance(method, str) or not isinstance(key_id, str):
-        raise malformed("its method and key_id are text")
+    if not all(_is_label(text) for text in (method, key_id)):
+        raise malformed("its method and key_id are short, printable text")
     if not isinstance(parameters, Mapping) or not all(
         type(name) is str and type(value) in (str, int) for name, value in parameters.items()
     ):

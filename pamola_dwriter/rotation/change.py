@@ -13,7 +13,6 @@ from pamola_dwriter.errors import (
     InvalidKeyError,
     InvalidWriteError,
     MissingKeyError,
-    WrongKeyError,
 )
 from pamola_dwriter.spec import WrappedKey
 
@@ -80,7 +79,7 @@ class Change:
             failure = error
         try:
             return DatasetKey(keys.unwrap_any(self.to, wrapped, context), context)
-        except WrongKeyError:
+        except EncryptionKeyError:
             raise failure from None
 
     def was_made(self, wrapped: Wrapped, key: DatasetKey) -> bool:
