@@ -283,7 +283,7 @@ def test_what_looks_like_a_key_is_no_passphrase(text: str, tmp_path: Path) -> No
         resolve(f"file:{tmp_path / 'key'}")
 
 
-def test_blanks_around_a_uri_do_not_make_it_a_passphrase(pii_key: str) -> None:
+def test_blanks_before_a_uri_do_not_make_it_a_passphrase(pii_key: str) -> None:
     """The same key is found as without them."""
-    wrapped = wrap_all(resolve(" env:PII_KEY\n"), DATASET_KEY, CONTEXT)
+    wrapped = wrap_all(resolve(" env:PII_KEY"), DATASET_KEY, CONTEXT)
     assert unwrap_any(resolve("env:PII_KEY"), wrapped, CONTEXT) == DATASET_KEY

@@ -127,7 +127,7 @@ def _is_provider(key: Any) -> bool:
 def _resolve_text(text: str) -> KeyProvider:
     if pair := parse_pair(text):
         return pair
-    uri = text.strip()
+    uri = text.lstrip()
     scheme = _URI.match(uri)
     if scheme is None:
         return Passphrase(text)
