@@ -308,7 +308,7 @@ SETUP = textwrap.dedent(
     client = Client(given["address"])
     rows = range(given["first"], given["first"] + given["rows"])
     source = pd.DataFrame({"x": rows, "name": [f"person {n}" for n in rows]})
-    frame = dd.from_pandas(source, npartitions=24).map_partitions(slowly, meta=source)
+    frame = dd.from_pandas(source, npartitions=40).map_partitions(slowly, meta=source)
     writer = DataWriter(given["root"], storage_options=given["options"])
     how = {"format": "parquet", "encryption_key": given["key"]}
     """
