@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import pickle
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -401,3 +402,22 @@ def test_labels_of_wrapped_keys_can_be_shown(field: str, label: str) -> None:
     stored = wrapped_to_json(RawKey(RAW).wrap(DATASET_KEY, CONTEXT)) | {field: label}
     with pytest.raises(IntegrityError, match="printable"):
         wrapped_from_json(stored)
+
+
+def test_a_provider_that_fails_keeps_its_words() -> None:
+    """What another package's provider raises is not repeated, and the other keys are tried."""
+
+    class Broken:
+        uri = None
+
+        def wrap(self, dataset_key: bytes, context: bytes) -> WrappedKey:
+            raise RuntimeError("hvs.secret-token")
+
+        def unwrap(self, wrapped: WrappedKey, context: bytes) -> bytes:
+            raise RuntimeError("hvs.secret-token")
+
+    wrapped = wrap_all([RawKey(RAW)], DATASET_KEY, CONTEXT)
+    assert unwrap_any([Broken(), RawKey(RAW)], wrapped, CONTEXT) == DATASET_KEY
+    with pytest.raises(InvalidKeyError, match=r"a Broken failed \(RuntimeError\)") as caught:
+        unwrap_any([Broken()], wrapped, CONTEXT)
+    assert "hvs" not in "".join(traceback.format_exception(caught.value))

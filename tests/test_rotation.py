@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -39,7 +39,8 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.keys import MAX_WRAPPED, Cost
 from pamola_dwriter.rotation import RotationReport, rotate_keys
 from pamola_dwriter.spec import WrappedKey
-from pamola_dwriter.testing import Call, Crash, Fault, StoreWrapper, assert_no_leftovers, inject
+from pamola_dwriter.testing import Crash, Fault, assert_no_leftovers, inject
+from tests.meddling import just_before
 from tests.places import Place, batch
 
 OLD, NEW, OTHER = (bytes([number]) * 32 for number in range(3))
@@ -97,33 +98,11 @@ def contents(place: Place) -> dict[str, bytes]:
     }
 
 
-class Meddling(StoreWrapper):
-    """A store before whose first write of a manifest something else happens."""
-
-    def __init__(self, store: Any, pending: list[Callable[[], object]]) -> None:
-        super().__init__(store)
-        self._pending = pending
-
-    def _pass_on(self, call: Call, act: Callable[[], Any], some: Any = None) -> Any:
-        if call.method == "put_if" and call.paths[0].endswith(layout.MANIFEST) and self._pending:
-            self._pending.pop()()
-        return act()
-
-
-@contextmanager
-def just_before_it_counts(meddle: Callable[[], object]) -> Iterator[None]:
+def just_before_it_counts(meddle: Callable[[], object]) -> AbstractContextManager[None]:
     """Let `meddle` happen between what is read for the next manifest and its being written."""
-    pending = [meddle]
-
-    def wrap(store: Any) -> Meddling:
-        return Meddling(store, pending)
-
-    storage.WRAPPERS.append(wrap)
-    try:
-        yield
-    finally:
-        storage.WRAPPERS.remove(wrap)
-    assert not pending
+    return just_before(
+        lambda call: call.method == "put_if" and call.paths[0].endswith(layout.MANIFEST), meddle
+    )
 
 
 def test_a_key_is_added(place: Place) -> None:

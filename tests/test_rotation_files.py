@@ -8,9 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,6 @@ from pamola_dwriter import (
     manifest,
     open_artifact,
     rotate_keys,
-    storage,
     verify,
 )
 from pamola_dwriter.errors import (
@@ -55,13 +54,12 @@ from pamola_dwriter.rotation import RotationReport
 from pamola_dwriter.sealing import parse_file_header
 from pamola_dwriter.spec import WrappedKey
 from pamola_dwriter.testing import (
-    Call,
     Crash,
     Fault,
-    StoreWrapper,
     assert_no_leftovers,
     inject,
 )
+from tests.meddling import just_before
 from tests.places import Place, batch
 
 OLD, NEW, OTHER = (bytes([number]) * 32 for number in range(3))
@@ -129,33 +127,9 @@ def dataset_key(data: bytes, key: bytes) -> bytes:
     return keys.unwrap_any([RawKey(key)], held.wrapped, manifest.key_context(held.keyed_by))
 
 
-class Meddling(StoreWrapper):
-    """A store in which something else happens while an update is being made."""
-
-    def __init__(self, store: Any, pending: list[Callable[[], object]]) -> None:
-        super().__init__(store)
-        self._pending = pending
-
-    def _pass_on(self, call: Call, act: Callable[[], Any], some: Any = None) -> Any:
-        if call.method == "update" and self._pending:
-            self._pending.pop()()
-        return act()
-
-
-@contextmanager
-def just_before_the_update(meddle: Callable[[], object]) -> Iterator[None]:
+def just_before_the_update(meddle: Callable[[], object]) -> AbstractContextManager[None]:
     """Let `meddle` happen between what is read first and the update."""
-    pending = [meddle]
-
-    def wrap(store: Any) -> Meddling:
-        return Meddling(store, pending)
-
-    storage.WRAPPERS.append(wrap)
-    try:
-        yield
-    finally:
-        storage.WRAPPERS.remove(wrap)
-    assert not pending
+    return just_before(lambda call: call.method == "update", meddle)
 
 
 def test_a_key_is_replaced(place: Place) -> None:

@@ -20,6 +20,7 @@ from pamola_dwriter.errors import (
     InsecureTransportError,
     IntegrityError,
     InvalidKeyError,
+    PamolaWriterError,
     WrongKeyError,
 )
 from pamola_dwriter.extensions import ExtensionPoint
@@ -236,6 +237,11 @@ def unwrap_any(
                 continue
             except (InvalidKeyError, InsecureTransportError) as error:
                 unavailable = unavailable or error
+            except PamolaWriterError:
+                raise
+            except Exception as error:  # noqa: BLE001  # of somebody else's class; its words may tell
+                failed = f"a {type(provider).__name__} failed ({type(error).__name__})"
+                unavailable = unavailable or InvalidKeyError(failed)
     if unavailable is None and not any(can_open(provider) for provider in providers):
         raise WrongKeyError(
             "a public key encrypts and opens nothing: give the private key that belongs to it"
