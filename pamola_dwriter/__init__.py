@@ -8,6 +8,7 @@ Start with :class:`DataWriter`; read back with :func:`read_dataset`, :func:`open
 from __future__ import annotations
 
 from pamola_dwriter.audit import VerifyReport, describe, verify
+from pamola_dwriter.auditlog import AuditRecord, read_audit
 from pamola_dwriter.encryption import ParquetEncryption
 from pamola_dwriter.errors import DataReadError, DataWriteError, EncryptionKeyError
 from pamola_dwriter.execution import LazyWrite, WriteFuture
@@ -21,6 +22,7 @@ from pamola_dwriter.tracker import HierarchicalProgressTracker
 from pamola_dwriter.writer import DataWriter
 
 __all__ = [
+    "AuditRecord",
     "DataReadError",
     "DataWriteError",
     "DataWriter",
@@ -45,6 +47,7 @@ __all__ = [
     "describe",
     "open_artifact",
     "open_parquet_keys",
+    "read_audit",
     "read_dataset",
     "rotate_keys",
     "verify",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from pamola_dwriter import envelope, keys, manifest
+from pamola_dwriter.auditlog import AuditRecord, record
 from pamola_dwriter.contracts import KeyProvider, VersionConflict
 from pamola_dwriter.envelope import agefile
 from pamola_dwriter.errors import (
@@ -40,6 +41,11 @@ class _Lock:
     keyed_by: WriteId
     wrapped: tuple[WrappedKey, ...]
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Which keys open it, as an audit record says."""
+        return tuple(f"{key.method} {key.key_id}" for key in self.wrapped)
+
     def seal(self, data: bytes, file_name: str, write_id: WriteId) -> bytes:
         held = FileKeys(write_id=write_id, keyed_by=self.keyed_by, wrapped=self.wrapped)
         header = file_header(file_name, held)
@@ -52,6 +58,11 @@ class _AgeLock:
     """The public keys that an age file is encrypted to."""
 
     recipients: tuple[str, ...]
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The public keys, as an audit record says."""
+        return tuple(f"age {recipient}" for recipient in self.recipients)
 
     def seal(self, data: bytes, file_name: str, write_id: WriteId) -> bytes:
         return agefile.encrypt(data, self.recipients)
@@ -80,7 +91,8 @@ def put_artifact(
                 continue  # by somebody who was faster, at that very time
             raise
         write_id = WriteId(secrets.token_hex(8))
-        stored = _seal(data, _new_lock(named, providers, write_id), named, write_id)
+        lock = _new_lock(named, providers, write_id)
+        stored = _seal(data, lock, named, write_id)
         try:
             _put(place, named, stored)
         except VersionConflict:
@@ -90,7 +102,11 @@ def put_artifact(
                 f"{place.url(named.file)} appeared meanwhile; pass overwrite=True or another name"
             ) from None
         _remove(place, supersedes)
-        return _result(place, named, stored, write_id, format_name)
+        result = _result(place, named, stored, write_id, format_name)
+        key_ids = () if lock is None else lock.key_ids
+        made = AuditRecord.of(result, named.file, "write", key_ids, place.tuning.actor)
+        record(place.store, made, place.tuning)
+        return result
 
 
 def update_artifact(

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from distributed import Client
 
 from pamola_dwriter.errors import InvalidWriteError
+
+_turn = threading.Lock()
+
+
+@contextmanager
+def computing_on(client: Client | None) -> Iterator[None]:
+    """Let Dask compute on `client`, or on local threads, whatever client is the current one.
+
+    One thread at a time: Dask sets its scheduler for the whole process, and two that took turns
+    in another order than they came would leave it set for good.
+    """
+    if client is None:
+        yield
+        return
+    with _turn, client.as_current():
+        yield
 
 
 def current_client(client: Client | None) -> Client | None:

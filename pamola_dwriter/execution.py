@@ -22,9 +22,11 @@ from pamola_dwriter.errors import (
     DataWriteError,
     WriteCancelledError,
 )
-from pamola_dwriter.progress import Snapshot
+from pamola_dwriter.events import EndStatus
+from pamola_dwriter.progress import Snapshot, Status
 from pamola_dwriter.runs import ClusterRun, LocalRun, Run
 from pamola_dwriter.spec import RunSpec, WriteId, WriterResult
+from pamola_dwriter.statelog import Logger, log_state
 from pamola_dwriter.transit import check_links
 from pamola_dwriter.views import View, await_end, wait, watch_in_background
 
@@ -34,10 +36,12 @@ _LAST_LOOK = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """Whom a write tells how it goes: views that a new one is shown in, and of its failure."""
+    """Whom a write tells how it goes: views of a new one, its writer, and the log."""
 
     views: Callable[[RunSpec], Sequence[View]]
+    began: Callable[[WriteFuture], None]
     failed: Callable[[DataWriteError], None]
+    logger: Logger
 
 
 class LazyWrite(DaskMethodsMixin):
@@ -88,7 +92,9 @@ class LazyWrite(DaskMethodsMixin):
             run = LocalRun(self._graph, self._key, self._spec)
         else:
             run = ClusterRun(self._graph, self._key, self._spec, self._client)
-        return WriteFuture(run, self._audience.failed)
+        handle = WriteFuture(run, self._audience)
+        self._audience.began(handle)
+        return handle
 
     def __dask_graph__(self) -> Any:
         # Dask may take it to another cluster than the one that it was made for.
@@ -124,19 +130,28 @@ class WriteFuture:
     watcher: threading.Thread | None = None
     """Shows it to the caller's tracker."""
 
-    def __init__(self, run: Run, failed: Callable[[DataWriteError], None]) -> None:
+    def __init__(self, run: Run, audience: Audience) -> None:
         self._run = run
-        self._failed = failed
+        self._audience = audience
         pool = ThreadPoolExecutor(1, thread_name_prefix=f"pamola-{run.spec.write_id}")
         self._future: Future[WriterResult] = pool.submit(self._execute)
         pool.shutdown(wait=False)
 
     def _execute(self) -> WriterResult:
+        log_state(self._audience.logger, self._run.start)
         try:
-            return self._run.execute()
-        except DataWriteError as error:
-            self._failed(error)
+            result = self._run.execute()
+        except BaseException as error:
+            self._end(_end_status(error))
+            if isinstance(error, DataWriteError):
+                self._audience.failed(error)
             raise
+        self._end("committed")
+        return result
+
+    def _end(self, status: EndStatus) -> None:
+        self._run.ended(status)
+        log_state(self._audience.logger, self._run.progress())
 
     def __repr__(self) -> str:
         return f"<WriteFuture {self.write_id} of {self._run.spec.target.url}: {self.status}>"
@@ -147,16 +162,12 @@ class WriteFuture:
         return self._run.spec.write_id
 
     @property
-    def status(self) -> str:
+    def status(self) -> Status:
         """``running``, ``committed``, ``cancelled``, ``failed`` or ``unknown``."""
         if not self._future.done():
             return "running"
         error = self._future.exception()
-        if error is None:
-            return "committed"
-        if isinstance(error, CommitOutcomeUnknownError):
-            return "unknown"
-        return "cancelled" if isinstance(error, WriteCancelledError) else "failed"
+        return "committed" if error is None else _end_status(error)
 
     def done(self) -> bool:
         """Return whether the write has ended, in whatever way, and is cleaned up."""
@@ -197,6 +208,16 @@ class WriteFuture:
     def progress(self) -> Snapshot:
         """Return how far the write has come."""
         return self._run.progress()
+
+    def dashboard_link(self) -> str | None:
+        """Return the address of the write on the scheduler's dashboard; None if there is none."""
+        return self._run.dashboard_link()
+
+
+def _end_status(error: BaseException) -> EndStatus:
+    if isinstance(error, CommitOutcomeUnknownError):
+        return "unknown"
+    return "cancelled" if isinstance(error, WriteCancelledError) else "failed"
 
 
 def _first(results: Sequence[WriterResult]) -> WriterResult:

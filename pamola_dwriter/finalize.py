@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from pamola_dwriter import formats, inflight, layout, manifest, storage
+from pamola_dwriter.auditlog import record_frame
 from pamola_dwriter.contracts import Store, VersionConflict
 from pamola_dwriter.dataset import Committed
 from pamola_dwriter.errors import TargetExistsError, TargetUnavailableError, WriteFailedError
@@ -54,6 +55,7 @@ def finalize(
         else:
             schema = spec.schema if resolved is None else formats.resolve(spec.schema, resolved)
             result = _commit_dataset(store, parts, schema, spec)
+        record_frame(store, result, spec)
         inflight.remember(result)
         return result
 
@@ -65,7 +67,9 @@ def recover(store: Store, spec: RunSpec) -> WriterResult | None:
     present = read_manifest(store, spec)
     if present is None or spec.write_id not in manifest.parse_envelope(present.data).writes:
         return None
-    return _result(open_version(store, present, spec), spec)
+    result = _result(open_version(store, present, spec), spec)
+    record_frame(store, result, spec)
+    return result
 
 
 def _every_partition_once(

@@ -36,6 +36,7 @@ from dask.core import flatten, reverse_dict
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from pamola_dwriter import finalize, layout, tasks
+from pamola_dwriter.events import ANNOTATION, WriteAnnounced
 from pamola_dwriter.layout import Stage
 from pamola_dwriter.progress import LAST_STAGES, PARTITION_STAGES
 from pamola_dwriter.records import Kept
@@ -107,12 +108,20 @@ class _Layers:
         self._layers: dict[str, Any] = {"pamola-input": MaterializedLayer(source)}
         self._dependencies: dict[str, set[str]] = {"pamola-input": set()}
 
-    def add(self, name: str, layer: dict[Any, Task], *, stores: bool = False) -> None:
-        """Add a layer; one that stores something is retried by Dask, which only knows this way.
+    def add(
+        self,
+        name: str,
+        layer: dict[Any, Task],
+        *,
+        stores: bool = False,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a layer, with annotations: one that stores something is retried by Dask.
 
         Annotations that are set while a dask-expr collection is built are lost.
         """
-        annotations = {"retries": self.settings.task_retries} if stores else None
+        retries = {"retries": self.settings.task_retries} if stores else {}
+        annotations = {**retries, **(more or {})} or None
         self._dependencies[name] = set(self._layers)
         self._layers[name] = MaterializedLayer(layer, annotations=annotations)
 
@@ -141,14 +150,15 @@ def compile_write(
     gathered = _add_tree(layers, list(staged.values()), tasks.gather, "gather", spec)
     final = layout.task_key("commit", spec.write_id)
     commit = Task(final, finalize.finalize, TaskRef(gathered), resolved, spec)
-    layers.add(final, {final: commit}, stores=True)
+    announced = {ANNOTATION: WriteAnnounced.of(spec).to_message()}
+    layers.add(final, {final: commit}, stores=True, more=announced)
     return layers.graph(), final
 
 
 def name_failures(
-    graph: HighLevelGraph, failed: Callable[[tuple[int, ...]], None]
+    graph: HighLevelGraph, failed: Callable[[Key, tuple[int, ...], Exception], None]
 ) -> dict[Key, Any]:
-    """Return the tasks of a write, which first tell `failed` of the partitions that fail with them.
+    """Return the tasks of a write, which first tell `failed` of the partitions that they fail.
 
     Dask's threaded scheduler passes on what a task raised, and not which one it was.
     """
@@ -158,8 +168,8 @@ def name_failures(
     def run(node: Any, values: dict[Key, Any]) -> Any:
         try:
             return node(values)
-        except Exception:
-            failed(_partitions_behind(node.key, dependents))
+        except Exception as error:
+            failed(node.key, _partitions_behind(node.key, dependents), error)
             raise
 
     return {

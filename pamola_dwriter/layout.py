@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal, get_args
 from urllib.parse import quote, unquote
 
@@ -26,6 +27,9 @@ MANIFEST = "_manifest.json"
 STAGING = "_staging"
 FOLDERS = ("output", "dictionaries", "logs", "visualizations")
 """Standard folders of a task directory; metrics and single figures lie in its root."""
+
+AUDIT = "logs/_audit"
+"""One record of each write; see :mod:`pamola_dwriter.auditlog`."""
 
 SEALED_EXTENSION: SealedAs = "pdw"
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -49,6 +53,7 @@ _PART = re.compile(
     re.ASCII,
 )
 _PART_TABLE = re.compile(r"_parts-(?P<write_id>[0-9a-f]{16})(-[0-9a-f]{8})?\.[a-z.]+", re.ASCII)
+_AUDIT_RECORD = re.compile(rf"(.+/)?{AUDIT}/[0-9a-f]{{16}}\.json", re.ASCII | re.DOTALL)
 _LEASE = "lease.json"
 _RECORD = re.compile(r"record-(?P<partition>\d{5,})-[0-9a-f]{8}\.json(\.pdw)?", re.ASCII)
 _STAGED = re.compile(rf"{STAGING}/(?P<write_id>[0-9a-f]{{16}})/(?P<name>[^/]+)", re.ASCII)
@@ -126,6 +131,16 @@ def staged_name(path: str, token: str) -> str:
 def lease_path(write_id: WriteId) -> str:
     """Name the lease of a write; its folder is parsed back by :func:`parse_staged`."""
     return join(STAGING, write_id, _LEASE)
+
+
+def audit_path(write_id: WriteId) -> str:
+    """Name the audit record of a write; told from other files by :func:`is_audit`."""
+    return join(AUDIT, f"{write_id}.json")
+
+
+def is_audit(path: str) -> bool:
+    """Return whether this is a file that :func:`audit_path` named, below any task directory."""
+    return _AUDIT_RECORD.fullmatch(path) is not None
 
 
 def record_path(write_id: WriteId, partition: int, attempt: Attempt, *, sealed: bool) -> str:
@@ -232,8 +247,9 @@ def write_id_of(path: str) -> WriteId | None:
 
 
 def foreign_files(paths: Iterable[str]) -> list[str]:
-    """Return those of the files below a dataset that this package did not make."""
-    return [path for path in paths if write_id_of(path) is None and path not in _COMMIT_FILES]
+    """Return those of the files below a dataset that are no part of it; audit records last."""
+    foreign = [path for path in paths if write_id_of(path) is None and path not in _COMMIT_FILES]
+    return sorted(foreign, key=is_audit)
 
 
 def task_key(stage: Stage, write_id: WriteId) -> str:
@@ -244,10 +260,14 @@ def task_key(stage: Stage, write_id: WriteId) -> str:
 def parse_task_key(key: object) -> tuple[str, WriteId, int | None] | None:
     """Parse a task key into (stage, write id, index); None if it is not one of ours."""
     name, index = (key[0], key[1]) if isinstance(key, tuple) and len(key) > 1 else (key, None)
-    found = _KEY.fullmatch(name) if isinstance(name, str) else None
-    if found is None:
-        return None
-    return found["stage"], WriteId(found["write_id"]), index if isinstance(index, int) else None
+    found = _parse_layer(name) if isinstance(name, str) else None
+    return None if found is None else (*found, index if isinstance(index, int) else None)
+
+
+@lru_cache(maxsize=1024)  # a scheduler asks for every transition of every task
+def _parse_layer(name: str) -> tuple[str, WriteId] | None:
+    found = _KEY.fullmatch(name)
+    return (found["stage"], WriteId(found["write_id"])) if found else None
 
 
 def timestamped(name: str, moment: datetime, *, exact: bool = False) -> str:

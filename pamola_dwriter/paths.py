@@ -27,6 +27,7 @@ class Place:
     root: str
     storage_options: Redacted
     store: Store
+    tuning: Tuning
 
     def url(self, path: str) -> str:
         """Return the full path or URL of a file or folder of the task directory."""
@@ -39,7 +40,7 @@ def open_place(
     """Open a task directory; nothing is read or made yet. Errors as :func:`resolve_path`."""
     root, options = resolve_path(task_dir, storage_options)
     store = open_store(root, options, tuning)
-    return Place(root=root, storage_options=options, store=store)
+    return Place(root=root, storage_options=options, store=store, tuning=tuning)
 
 
 def resolve_path(path: PathLike, storage_options: Mapping[str, Any] | None) -> tuple[str, Redacted]:

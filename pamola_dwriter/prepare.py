@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ import pandas as pd
 from distributed import Client
 
 from pamola_dwriter import formats, keys, manifest
+from pamola_dwriter.cluster import computing_on
 from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.errors import (
     IntegrityError,
@@ -107,7 +107,7 @@ def bind(
     base = _base(place, wanted, providers, client) if spec.append else None
     if base is not None and spec.write_index is None:
         spec = replace(spec, write_index=bool(base.shape.frame["index"]))
-    with nullcontext() if client is None else client.as_current():
+    with computing_on(client):
         # Some inputs are looked at, and partitions measured: on the cluster that will write.
         frame = as_frame(data)
         if spec.write_index is None and not has_index(data):

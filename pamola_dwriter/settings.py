@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -28,6 +31,10 @@ class Settings:
         Records merged by one gather task.
     upload_part_size : int
         Bytes in one request of a multipart upload (S3 wants at least 5 MiB).
+    bytes_in_flight : int
+        Bytes that one worker process may be storing at the same time while it computes other
+        partitions; one part may always be, whatever its size. 0: a partition is stored before
+        the next is computed.
     inline_parts : int
         Parts listed in the manifest itself; past that they go to a Parquet file beside it.
     task_retries : int
@@ -39,6 +46,10 @@ class Settings:
         it, and no garbage collection touches it.
     retain_seconds : float
         How long the parts of a version stay after another replaced it, for reads that go on.
+    audit : bool
+        Leave a record of each committed write in ``logs/_audit`` of the task directory.
+    actor : str or None
+        Who writes, as such a record says; by default user and host of the client's process.
     allow_insecure_transport : bool
         Let a dataset key travel over plain TCP to other hosts, where the workers cannot resolve
         a key themselves: whoever listens can then read what is written.
@@ -47,11 +58,14 @@ class Settings:
     fuse_stages: bool
     gather_width: int
     upload_part_size: int
+    bytes_in_flight: int
     inline_parts: int
     task_retries: int
     retry_seconds: float
     lease_seconds: float
     retain_seconds: float
+    audit: bool
+    actor: str | None
     allow_insecure_transport: bool
 
     @property
@@ -59,10 +73,13 @@ class Settings:
         """Those that the tasks of a write and the stores go by."""
         return Tuning(
             upload_part_size=self.upload_part_size,
+            bytes_in_flight=self.bytes_in_flight,
             inline_parts=self.inline_parts,
             retry_seconds=self.retry_seconds,
             lease_seconds=self.lease_seconds,
             retain_seconds=self.retain_seconds,
+            audit=self.audit,
+            actor=_this_user() if self.actor is None else self.actor,
         )
 
     @classmethod
@@ -81,11 +98,14 @@ class Settings:
                 fuse_stages=_truth(values["fuse-stages"]),
                 gather_width=int(values["gather-width"]),
                 upload_part_size=parse_bytes(values["upload-part-size"]),
+                bytes_in_flight=parse_bytes(values["bytes-in-flight"]),
                 inline_parts=int(values["inline-parts"]),
                 task_retries=int(values["task-retries"]),
                 retry_seconds=parse_timedelta(values["retry-seconds"]),
                 lease_seconds=parse_timedelta(values["lease-seconds"]),
                 retain_seconds=parse_timedelta(values["retain-seconds"]),
+                audit=_truth(values["audit"]),
+                actor=_text(values["actor"]),
                 allow_insecure_transport=_truth(values["allow-insecure-transport"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -96,10 +116,10 @@ class Settings:
                 "upload-part-size at least 5 MiB"
             )
         lengths = (settings.retry_seconds, settings.lease_seconds, settings.retain_seconds)
-        if min(settings.task_retries, *lengths) < 0:
+        if min(settings.task_retries, settings.bytes_in_flight, *lengths) < 0:
             raise InvalidWriteError(
-                f"configuration {SECTION}: task-retries, retry-seconds, lease-seconds and "
-                "retain-seconds must not be negative"
+                f"configuration {SECTION}: task-retries, bytes-in-flight, retry-seconds, "
+                "lease-seconds and retain-seconds must not be negative"
             )
         return settings
 
@@ -109,6 +129,20 @@ def _truth(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} must be true or false")  # noqa: TRY004  # as parse_bytes does
     return value
+
+
+def _text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{value!r} must be a text")  # as parse_bytes does
+    return value
+
+
+def _this_user() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # as in a container whose user has no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def defaults() -> dict[str, object]:

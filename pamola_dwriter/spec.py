@@ -202,6 +202,8 @@ class Tuning:
     ----------
     upload_part_size : int
         Bytes in one request of a multipart upload.
+    bytes_in_flight : int
+        Bytes that one process stores at the same time while it computes other partitions.
     inline_parts : int
         Parts listed in the manifest itself.
     retry_seconds : float
@@ -210,13 +212,20 @@ class Tuning:
         How long a write counts as under way after its last sign of life.
     retain_seconds : float
         How long the parts of a version stay after another one replaced it.
+    audit : bool
+        Leave an audit record of each write.
+    actor : str
+        Who writes, as such a record says.
     """
 
     upload_part_size: int
+    bytes_in_flight: int
     inline_parts: int
     retry_seconds: float
     lease_seconds: float
     retain_seconds: float
+    audit: bool
+    actor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

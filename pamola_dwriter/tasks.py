@@ -16,7 +16,16 @@ import pandas as pd
 import pyarrow as pa
 from distributed import get_worker
 
-from pamola_dwriter import envelope, formats, inflight, layout, manifest, sealing, storage
+from pamola_dwriter import (
+    envelope,
+    formats,
+    inflight,
+    layout,
+    manifest,
+    overlap,
+    sealing,
+    storage,
+)
 from pamola_dwriter.envelope import agefile
 from pamola_dwriter.events import TOPIC, PartitionStaged
 from pamola_dwriter.formats.parquet_encryption import dumps_encrypted
@@ -146,20 +155,23 @@ def put(
     """Make the parts of one partition durable, not yet visible."""
     with inflight.working_on(spec.write_id, "put"):
         store = storage.open_target(spec)
-        parts = tuple(
-            PartRecord(
-                path=piece.path,
-                partition=index,
-                values=piece.values,
-                rows=piece.rows,
-                size_bytes=piece.data.size,
-                plain_bytes=piece.plain_bytes,
-                sha256=hashlib.sha256(piece.data).hexdigest(),
-                staged=store.stage(_store_path(spec, piece.path), piece.data, spec.write_id),
+        digests = [hashlib.sha256(piece.data).hexdigest() for piece in pieces]
+        size = sum(piece.data.size for piece in pieces)
+        with overlap.storing(size, spec.tuning.bytes_in_flight):
+            parts = tuple(
+                PartRecord(
+                    path=piece.path,
+                    partition=index,
+                    values=piece.values,
+                    rows=piece.rows,
+                    size_bytes=piece.data.size,
+                    plain_bytes=piece.plain_bytes,
+                    sha256=digest,
+                    staged=store.stage(_store_path(spec, piece.path), piece.data, spec.write_id),
+                )
+                for piece, digest in zip(pieces, digests, strict=True)
             )
-            for piece in pieces
-        )
-        put_record(store, spec, index, parts, resolved)
+            put_record(store, spec, index, parts, resolved)
     return keep(parts, index, spec)
 
 
@@ -256,10 +268,5 @@ def _report(write_id: WriteId, index: int, records: tuple[PartRecord, ...]) -> N
         worker = get_worker()
     except ValueError:  # Dask's threaded scheduler: its callbacks see the result itself
         return
-    event = PartitionStaged(
-        write_id=write_id,
-        partition=index,
-        rows=sum(record.rows for record in records),
-        size_bytes=sum(record.size_bytes for record in records),
-    )
+    event = PartitionStaged.of(write_id, index, records)
     worker.log_event(TOPIC, event.to_message())

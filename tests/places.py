@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import dask.dataframe as dd
 import fsspec
 import pandas as pd
 
-from pamola_dwriter import DataWriter, read_dataset
+from pamola_dwriter import DataWriter, layout, read_dataset
 from pamola_dwriter.spec import Tuning
 
 TUNING = Tuning(
     upload_part_size=5 * 2**20,
+    bytes_in_flight=64 * 2**20,
     inline_parts=4096,
     retry_seconds=0,
     lease_seconds=120,
     retain_seconds=0,
+    audit=True,
+    actor="tester@here",
 )
 
 
@@ -25,6 +30,17 @@ def batch(first: int, rows: int = 10) -> pd.DataFrame:
     """Return people whose ``x`` counts from `first`."""
     numbers = range(first, first + rows)
     return pd.DataFrame({"x": numbers, "name": [f"person {n}" for n in numbers]})
+
+
+def slow_frame(partitions: int, seconds: float = 0.0) -> dd.DataFrame:
+    """Return a frame of five rows a partition, each of which takes a while to make."""
+    made = dd.from_pandas(pd.DataFrame({"x": range(5 * partitions)}), npartitions=partitions)
+    return made.map_partitions(_slowly, seconds, meta=made._meta)
+
+
+def _slowly(part: pd.DataFrame, seconds: float) -> pd.DataFrame:
+    time.sleep(seconds)
+    return part
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,7 @@ class Place:
             found = [file[len(root) :].lstrip("/") for file in file_system.find(root)]
         except FileNotFoundError:
             return []
-        return sorted(file for file in found if file)
+        return sorted(file for file in found if file and not layout.is_audit(file))
 
     def pending_uploads(self) -> list[str]:
         """Keys of the multipart uploads that nobody completed or aborted."""

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from distributed import Client
 
-from deploy.local import servers
+from deploy.local import processes
 from deploy.local.emulators import install_npm
 from pamola_dwriter import DataWriter, decrypt, open_artifact, read_dataset, rotate_keys, verify
 from pamola_dwriter.audit import describe
@@ -82,7 +82,7 @@ writeFileSync(file, await encrypter.encrypt(text));
 def typage(script: str, *arguments: str) -> None:
     """Run a script that uses the other implementation; the arguments come on its stdin."""
     modules = install_npm("age-encryption", TYPAGE)
-    command = [servers.program("node"), "--input-type=module", "-e", script]
+    command = [processes.program("node"), "--input-type=module", "-e", script]
     told = json.dumps(arguments)
     subprocess.run(command, cwd=modules.parent, input=told, text=True, check=True, timeout=60)
 

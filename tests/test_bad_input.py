@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pytest
 import s3fs
 from distributed import Client
 
-from deploy.local import servers
+from deploy.local import processes, servers
 from pamola_dwriter import DataWriter, open_artifact, read_dataset, verify
 from pamola_dwriter.errors import (
     DataReadError,
@@ -475,13 +476,16 @@ def test_an_endpoint_where_nobody_listens(
     s3: servers.S3Server, ran: Path, frame: dd.DataFrame
 ) -> None:
     """An endpoint that cannot be reached is refused by its address, and soon."""
-    (port,) = servers.free_ports(1)
+    (port,) = processes.free_ports(1)
     options = {
         **s3.storage_options,
         "client_kwargs": {"endpoint_url": f"http://{servers.HOST}:{port}"},
         "config_kwargs": {"connect_timeout": 1, "retries": {"max_attempts": 0}},
     }
-    with refused_by_s3(s3, ran, f"{servers.HOST}:{port}"):
+    with (
+        dask.config.set({"pamola-dwriter.retry-seconds": 3}),
+        refused_by_s3(s3, ran, f"{servers.HOST}:{port}"),
+    ):
         DataWriter(f"s3://{s3.bucket}/x", storage_options=options).write_dataframe(frame, "x")
 
 

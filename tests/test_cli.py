@@ -460,7 +460,7 @@ def test_a_terminal_gets_a_bar() -> None:
     os.close(follower)
     drawn = _read_all(leader)
     assert finish_without_stderr(process) == 0
-    assert re.search(r"committed 100%.* 3/3 .*12 rows, .*B\]", drawn)
+    assert re.search(r"\rcommitted, 3 of 3 partitions .*12 rows, .*B(/s)?\r?\n", drawn)
 
 
 def _read_all(descriptor: int) -> str:

@@ -30,7 +30,7 @@ from azure.storage.blob.aio import BlobClient
 from distributed import Client
 from fsspec.registry import _registry
 
-from deploy.local import emulators, servers
+from deploy.local import emulators, processes, servers
 from pamola_dwriter import DataWriter, collect_garbage, finalize, verify
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import (
@@ -266,7 +266,7 @@ def test_server_that_is_away_is_given_up_in_time(
     azure: emulators.AzureServer, gcs: emulators.GcsServer, scheme: str
 ) -> None:
     """Whatever is asked of a server that refuses connections, the error comes in time."""
-    port = servers.free_ports(1)[0]
+    port = processes.free_ports(1)[0]
     server = {"abfs": azure, "gs": gcs}[scheme]
     place = Place(f"{scheme}://lake/d", server.storage_options_by(port))
     store = _open(place, replace(TUNING, retry_seconds=0.2))

@@ -15,8 +15,8 @@ from pamola_dwriter import open_artifact
 from tests.places import Place
 
 PROCESSES = 8
-EACH = {"posix": 200, "s3": 25}
-"""Updates of each document by each process; set 200 for S3 too if you have five minutes."""
+EACH = {"posix": 80, "s3": 12}
+"""Updates of each document by each process; set 200 for both if you have ten minutes."""
 
 # Processes of their own, as in a cluster: nothing in memory is shared.
 _UPDATES = """

@@ -161,6 +161,19 @@ def before(request: pytest.FixtureRequest) -> Version:
     return version
 
 
+each_two = pytest.mark.parametrize(
+    ("place", "key", "before"),
+    [
+        pytest.param("posix", None, (OLD,), id="posix-plain-overwrite"),
+        pytest.param("posix", "env:PII_KEY", (), id="posix-encrypted-first"),
+        pytest.param("s3", None, (), id="s3-plain-first"),
+        pytest.param("s3", "env:PII_KEY", (OLD,), id="s3-encrypted-overwrite"),
+    ],
+    indirect=True,
+)
+"""Every two of place, key and what stands before meet, in half of all combinations."""
+
+
 @cache
 def frame(version: int) -> dd.DataFrame:
     numbers = range(version, version + 5 * PARTITIONS)
@@ -241,6 +254,7 @@ def check_outcome(case: Case, phase: str, kind: str) -> None:
     assert case.outcome != "failed" or isinstance(case.error, TargetUnavailableError)
 
 
+@each_two
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("phase", PHASES)
 def test_fault(place: Place, key: str | None, before: Version, phase: str, kind: str) -> None:
@@ -251,6 +265,7 @@ def test_fault(place: Place, key: str | None, before: Version, phase: str, kind:
     check(job, case)
 
 
+@each_two
 @pytest.mark.parametrize("error", [ZeroDivisionError, Crash])
 def test_fault_between_the_calls(
     place: Place,
@@ -303,6 +318,7 @@ def test_fault_of_an_append(place: Place, key: str | None, phase: str, kind: str
     check(job, case, new=(OLD, NEW))
 
 
+@each_two
 @pytest.mark.parametrize(
     ("phase", "kind"),
     # No store may answer that it has not done what it has, and of a file none is asked again.

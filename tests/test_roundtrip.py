@@ -427,6 +427,7 @@ def test_columns_must_be_named_by_text(local: Place) -> None:
     assert files_of(local) == []
 
 
+@pytest.mark.slow
 def test_a_large_partition(local: Place) -> None:
     """One partition of 300 MB goes through encrypted Parquet, over many segments."""
     rows, size = 1_200, 2**18

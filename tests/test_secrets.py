@@ -109,6 +109,10 @@ CASES = {
 }
 
 
+THREADS = len(CASES)
+"""Of each worker: the writes that wait at the same time may all be on one of the two."""
+
+
 def hold(partition: pd.DataFrame, folder: str, name: str) -> pd.DataFrame:
     """Let the last partition wait until a test opens the gate."""
     if _is_last(partition):
@@ -296,7 +300,7 @@ def run(s3: servers.S3Server, pii_key: str, tmp_path_factory: pytest.TempPathFac
         for name, value in services.items():
             patch.setenv(name, value)
         log = stack.enter_context(sweeping.logs_of_this_process())
-        cluster = stack.enter_context(servers.cluster(threads=8, env=LOUD | SPILLING | BRISK))
+        cluster = stack.enter_context(servers.cluster(threads=THREADS, env=LOUD | SPILLING | BRISK))
         client = stack.enter_context(Client(cluster.scheduler_address))
         done = Run(cluster, client, s3, f"s3://{s3.bucket}/{token_hex(8)}", folder)
         done.secrets = {

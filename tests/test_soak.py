@@ -8,7 +8,7 @@ from benchmarks.soak.__main__ import soak
 from benchmarks.soak.model import Outcome, Write, judge, permitted
 from benchmarks.soak.plan import draw
 
-SEED, RUNS = 3, 10
+SEED, RUNS = 3, 6
 STORES = ("posix", "s3")
 
 

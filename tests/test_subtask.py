@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pamola_dwriter.errors import InvalidWriteError
+from pamola_dwriter.events import PartitionStaged, WriteAnnounced
 from pamola_dwriter.progress import Fold, Snapshot
 from pamola_dwriter.spec import WriteId
 from pamola_dwriter.subtask import WriteSubtask, check_tracker
@@ -48,11 +49,13 @@ class Recorder:
 
 def snapshot(done: int, total: int = 4) -> Snapshot:
     """Return the state with so many partitions of 10 rows and 1 KiB staged."""
-    fold = Fold(write_id=WRITE, partitions=total)
+    fold = Fold(WRITE, now=0.0)
+    fold.announce(WriteAnnounced(write_id=WRITE, partitions=total))
     for index in range(done):
-        fold.finished("put", index)
-        fold.staged(index, 10, 1024)
-    return fold.snapshot()
+        event = PartitionStaged(write_id=WRITE, partition=index, parts=1, rows=10, size_bytes=1024)
+        fold.staged(event, "tcp://worker")
+        fold.finished("put", index, "tcp://worker", 1.0)
+    return fold.snapshot(1.0)
 
 
 def test_what_a_tracker_is_told() -> None:

@@ -64,7 +64,7 @@ class Lake:
     @staticmethod
     def _frame(seed: int) -> pd.DataFrame:
         rng = np.random.default_rng(seed)
-        columns = {name: rng.random(ROWS * 3) for name in "ab"}
+        columns = {name: rng.random(ROWS * 3) for name in "abc"}
         names = [f"{MARKER}{number}" for number in range(ROWS * 3)]
         return pd.DataFrame({"x": range(ROWS * 3), **columns, "name": names})
 

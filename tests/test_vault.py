@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner
 from distributed import Client
 
-from deploy.local import servers
+from deploy.local import processes, servers
 from deploy.local.key_servers import KmsServer, VaultServer, kms_server, vault_server
 from pamola_dwriter import DataWriter, describe, keys, read_dataset, rotate_keys, verify
 from pamola_dwriter.cli import main
@@ -198,7 +198,7 @@ def test_absent_key_and_mount(vault: VaultServer, key: str) -> None:
     wrapped = provider(key).wrap(DATASET_KEY, CONTEXT)
     vault.call(f"transit/keys/{key}/config", deletion_allowed=True)
     subprocess.run(
-        [servers.program("bao"), "delete", f"transit/keys/{key}"],
+        [processes.program("bao"), "delete", f"transit/keys/{key}"],
         env={"BAO_ADDR": vault.address, "BAO_TOKEN": vault.token, "HOME": "/nonexistent"},
         check=True,
         capture_output=True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from pamola_dwriter.bar import follow
+from pamola_dwriter.cli.auditing import audit_command
 from pamola_dwriter.cli.cleaning import gc_command
 from pamola_dwriter.cli.keygen import keygen_command, public_key_command
 from pamola_dwriter.cli.outcome import EXIT_CODES, Program
@@ -36,6 +37,7 @@ for _command in (
     decrypt_command,
     rotate_command,
     gc_command,
+    audit_command,
     keygen_command,
     public_key_command,
 ):

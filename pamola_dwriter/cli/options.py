@@ -102,6 +102,15 @@ def scheduler_option(command: Command) -> Command:
     return option(command)
 
 
+storage_option = click.option(
+    "--storage-options",
+    callback=parse_object,
+    metavar="JSON|@FILE",
+    help="For the fsspec file system. Put credentials into a file, or the environment.",
+)
+
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+
 _ACCESS = (
     click.option(
         "--encryption-key",
@@ -111,12 +120,7 @@ _ACCESS = (
         help="Where the key is: env:NAME, file:PATH, awskms:KEY, vault:KEY or prompt; or a public "
         "key to encrypt to. Repeat it for several keys, any one of which opens the data.",
     ),
-    click.option(
-        "--storage-options",
-        callback=parse_object,
-        metavar="JSON|@FILE",
-        help="For the fsspec file system. Put credentials into a file, or the environment.",
-    ),
+    storage_option,
     click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
-    click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks."),
+    debug_option,
 )

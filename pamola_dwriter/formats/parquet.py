@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from pamola_dwriter.errors import InvalidWriteError
 from pamola_dwriter.formats.casting import check_columns, conform, selected
 from pamola_dwriter.formats.compression import check_option_names, codec_name
+from pamola_dwriter.formats.encodings import choose_encodings
 from pamola_dwriter.spec import FormatSpec
 
 _CODECS = ("zstd", "snappy", "gzip", "brotli", "lz4")
@@ -71,6 +72,7 @@ def write_parquet(table: pa.Table, spec: FormatSpec, encryption: Any = None) -> 
         compression=codec_name(spec.compression, "zstd", _CODECS),
         compression_level=spec.options.get("compression_level"),
         encryption_properties=encryption,
+        **choose_encodings(table),
     )
     return sink.getvalue()
 

@@ -163,7 +163,12 @@ def _targets(files: list[str]) -> list[str]:
         folder, _, name = path.rpartition("/")
         if name == layout.MANIFEST:
             found.append(folder)
-        elif not (layout.is_staged(path) or layout.is_lock(path) or layout.write_id_of(path)):
+        elif not (
+            layout.is_staged(path)
+            or layout.is_lock(path)
+            or layout.is_audit(path)
+            or layout.write_id_of(path)
+        ):
             found.append(path)
     return sorted(found)
 

@@ -24,9 +24,10 @@ from pamola_dwriter.errors import (
     WriteCancelledError,
     WriteFailedError,
 )
+from pamola_dwriter.events import EndStatus, WriteAnnounced
 from pamola_dwriter.finalize import recover
 from pamola_dwriter.lease import Lease
-from pamola_dwriter.progress import Snapshot
+from pamola_dwriter.progress import Fold, Snapshot
 from pamola_dwriter.spec import RunSpec, WriterResult
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class Run(ABC):
         self._graph = graph
         self._key = key
         self._cancelled = threading.Event()
+        self._fold = Fold(spec.write_id, time.time())
+        self._fold.announce(WriteAnnounced.of(spec))
 
     def execute(self) -> WriterResult:
         """Run to the end; when there is no result, leave nothing behind.
@@ -117,9 +120,22 @@ class Run(ABC):
         if self._cancelled.is_set():
             raise WriteCancelledError(f"{self._title} was cancelled")
 
-    @abstractmethod
+    @property
+    def start(self) -> Snapshot:
+        """The state of a write that has only begun."""
+        return self._fold.snapshot(time.time())
+
     def progress(self) -> Snapshot:
         """Return how far the write has come."""
+        return self._fold.snapshot(time.time())
+
+    def dashboard_link(self) -> str | None:
+        """Return the address of the write on a dashboard; None if there is none."""
+        return None
+
+    def ended(self, status: EndStatus) -> None:
+        """Take note of how the write ended, as far as this process could find out."""
+        self._fold.end(status, time.time())
 
     @abstractmethod
     def _compute(self) -> WriterResult: ...

@@ -13,6 +13,7 @@ from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import InvalidPathError
 from pamola_dwriter.spec import Redacted, RunSpec, Tuning
 from pamola_dwriter.storage.azure import AzureStore
+from pamola_dwriter.storage.connections import open_file_system
 from pamola_dwriter.storage.gcs import GcsStore
 from pamola_dwriter.storage.objects import ObjectStore
 from pamola_dwriter.storage.posix import PosixStore
@@ -87,7 +88,7 @@ def open_store(root: str, storage_options: Redacted, tuning: Tuning) -> Store:
     store = STORES.get(get_protocol(root), ObjectStore)
     try:
         options = store.complete_options(storage_options.reveal())
-        file_system, path = fsspec.core.url_to_fs(root, **options)
+        file_system, path = open_file_system(root, options)
     except ImportError as error:
         raise InvalidPathError(f"{root.partition('://')[0]}:// needs a package: {error}") from None
     except (TypeError, ValueError) as error:

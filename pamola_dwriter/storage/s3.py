@@ -61,7 +61,11 @@ class S3Store(ConditionalStore):
 
     @classmethod
     def complete_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        config = {"retries": {"total_max_attempts": 1}, **(given.get("config_kwargs") or {})}
+        own = {
+            "retries": {"total_max_attempts": 1},
+            "max_pool_connections": _REQUESTS_AT_ONCE + _UPLOADS_AT_ONCE,
+        }
+        config = {**own, **(given.get("config_kwargs") or {})}
         return super().complete_options({**given, "config_kwargs": config})
 
     def check_writable(self, path: str) -> None:

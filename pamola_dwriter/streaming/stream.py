@@ -354,10 +354,11 @@ class WriteStream:
             write_id=WriteId("") if self._spec is None else self._spec.write_id,
             partitions_done=done + len(finished),
             partitions=done + len(self._parts),
+            parts=done + len(finished),
             rows=self._rows,
             size_bytes=size_bytes + sum(record.size_bytes for record in stored),
             stages={},
-            committed=self._result is not None,
+            status="running" if self._result is None else "committed",
         )
         for view in self._views:
             view.show(snapshot)

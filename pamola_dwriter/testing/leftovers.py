@@ -29,8 +29,8 @@ def assert_no_leftovers(
     """Assert that a task directory holds nothing but what committed versions consist of.
 
     No losing attempt, no part of an earlier version (unless ``retain-seconds`` keeps it), no
-    pending upload, nothing in ``_staging``. Single files of whatever making are nobody's
-    leftovers, unless `write_ids` says otherwise.
+    pending upload, nothing in ``_staging``. Audit records stay for good. Single files of whatever
+    making are nobody's leftovers, unless `write_ids` says otherwise.
 
     Parameters
     ----------
@@ -67,7 +67,11 @@ def assert_no_leftovers(
         f"upload of {each.path}" if each.upload else each.path
         for each in found
         if each.upload
-        or (each.path not in named and (write_ids is not None or _is_leftover(each.path)))
+        or (
+            each.path not in named
+            and not layout.is_audit(each.path)
+            and (write_ids is not None or _is_leftover(each.path))
+        )
     ]
     left += _staging_folders(place.root)
     if left:

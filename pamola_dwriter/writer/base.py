@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from distributed import Client
 from upath import UPath
@@ -20,10 +21,11 @@ from pamola_dwriter.errors import (
     MissingKeyError,
     NonAtomicStoreWarning,
 )
+from pamola_dwriter.execution import WriteFuture
 from pamola_dwriter.paths import PathLike, open_place, present_path
 from pamola_dwriter.request import check_flag, drop_strays
 from pamola_dwriter.settings import Settings
-from pamola_dwriter.spec import Redacted, SealedAs
+from pamola_dwriter.spec import Redacted, SealedAs, WriteId
 from pamola_dwriter.subtask import Tracker, WriteSubtask, check_tracker
 from pamola_dwriter.targets import Wanted
 
@@ -74,6 +76,7 @@ class WriterBase:
         self._makes_age_files = encryption_mode == "age"
         self._encryption_key = Redacted(encryption_key)
         self._resolved: tuple[KeyProvider, ...] | None = None
+        self._writes = WeakValueDictionary[WriteId, WriteFuture]()
         self._ensure_directories()
         if not self._place.store.atomic:
             warnings.warn(_NOT_ATOMIC.format(self._place.root), NonAtomicStoreWarning, stacklevel=2)
@@ -90,7 +93,11 @@ class WriterBase:
             The key is a raw one, a passphrase or an age identity.
         """
         self._key(None)
-        return {**vars(self), "_encryption_key": Redacted(None)}
+        return {**vars(self), "_encryption_key": Redacted(None), "_writes": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Another process has no part in the writes that were under way here."""
+        vars(self).update(state, _writes=WeakValueDictionary[WriteId, WriteFuture]())
 
     @property
     def task_dir(self) -> Path | UPath:

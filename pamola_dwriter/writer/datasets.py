@@ -11,9 +11,10 @@ from pamola_dwriter.contracts import KeyProvider
 from pamola_dwriter.execution import Audience, LazyWrite, WriteFuture
 from pamola_dwriter.graph import compile_write
 from pamola_dwriter.prepare import bind
+from pamola_dwriter.progress import Snapshot
 from pamola_dwriter.request import OPTIONS, WriteOptions, check_flag, check_request
 from pamola_dwriter.settings import Settings
-from pamola_dwriter.spec import RunSpec, WriterResult, WriteSpec
+from pamola_dwriter.spec import RunSpec, WriteId, WriterResult, WriteSpec
 from pamola_dwriter.subtask import WriteSubtask
 from pamola_dwriter.writer.base import WriterBase
 
@@ -147,6 +148,13 @@ class DatasetWrites(WriterBase):
         """
         return self.write_dataframe(df, name, *args, compute=False, **kwargs).submit()
 
+    def progress(self) -> dict[WriteId, Snapshot]:
+        """Return how far the DataFrames have come that this writer is writing, oldest first.
+
+        Those that have ended are among them while their ``WriteFuture`` is held.
+        """
+        return {write_id: write.progress() for write_id, write in list(self._writes.items())}
+
     def _bind(
         self, df: Any, request: WriteSpec, providers: tuple[KeyProvider, ...], action: str
     ) -> LazyWrite:
@@ -156,8 +164,16 @@ class DatasetWrites(WriterBase):
         bound = bind(self._place, request, df, providers, client, settings)
         run = bound.run
         graph, final = compile_write(bound.source, run, settings, bound.kept)
-        audience = Audience(views=self._views, failed=partial(self._report, action))
+        audience = Audience(
+            views=self._views,
+            began=self._remember,
+            failed=partial(self._report, action),
+            logger=self._logger,
+        )
         return LazyWrite(graph, final, run, client, audience)
+
+    def _remember(self, write: WriteFuture) -> None:
+        self._writes[write.write_id] = write
 
     def _views(self, run: RunSpec) -> list[WriteSubtask]:
         if self._tracker is None:
