@@ -1,0 +1,26 @@
+"""``python -m benchmarks``: each benchmark is a command."""
+
+from __future__ import annotations
+
+import click
+
+from benchmarks.job import job
+from benchmarks.peers.command import peers
+from benchmarks.plugin_cost import plugin_cost
+from benchmarks.report import report
+from benchmarks.write import write
+
+
+@click.group()
+def main() -> None:
+    """Measure the writer; see benchmarks/README.md."""
+
+
+main.add_command(job)
+main.add_command(peers)
+main.add_command(plugin_cost)
+main.add_command(report)
+main.add_command(write)
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

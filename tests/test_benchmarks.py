@@ -1,0 +1,76 @@
+"""The benchmarks run, each with a tiny size, and say what they are asked to say."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.measuring import Comparison
+from deploy.local import servers
+from tests.places import Place
+
+
+def run(*arguments: str) -> str:
+    """Run one benchmark as a user does, and return what it prints."""
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_job_of_a_cluster(cluster: servers.Cluster, tmp_path: Path) -> None:
+    """On a path: everything came back, and the figures fit one another."""
+    output = tmp_path / "report.json"
+    run(
+        *("job", "--scheduler", cluster.scheduler_address, "--target", str(tmp_path / "task")),
+        *("--rows", "2000", "--partitions", "4", "--workers", "2", "--key", "env:PII_KEY"),
+        *("--output", str(output)),
+    )
+    report = json.loads(output.read_text())
+    assert report["same"] is True
+    assert report["encrypted"] is True
+    assert (report["workers"], report["threads"]) == (2, 2)
+    assert report["scaling_efficiency"] > 0
+    assert report["rows_per_second"] == pytest.approx(2000 / report["seconds"]["write"], rel=0.01)
+    written = (tmp_path / "task/output/benchmark").glob("part-*")
+    assert sum(part.stat().st_size for part in written) == report["stored_bytes"]
+
+
+def test_the_job_writes_to_s3(s3_place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the address changed, and credentials where every AWS client looks for them."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_place.options["key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_place.options["secret"])
+    monkeypatch.setenv("AWS_DEFAULT_REGION", servers.REGION)
+    with servers.cluster(n_workers=1) as own:
+        printed = run(
+            *("job", "--scheduler", own.scheduler_address, "--target", s3_place.root),
+            *("--rows", "100", "--partitions", "2", "--no-reference"),
+            *("--endpoint-url", s3_place.options["client_kwargs"]["endpoint_url"]),
+        )
+    report = json.loads(printed)
+    assert (report["same"], report["scaling_efficiency"]) == (True, None)
+
+
+def test_the_cost_of_the_plugin() -> None:
+    """Every partition is written, and the median of a transition and the share are printed."""
+    printed = run("plugin-cost", "--partitions", "50")
+    assert "50 of 50 partitions" in printed
+    assert re.search(r"transitions of the write +\d+ +median +\d+\.\d\d us", printed)
+    assert re.search(r"CPU of the scheduler: \d+\.\d%", printed)
+
+
+@pytest.mark.parametrize("place", ["local", "s3", "slow-s3"])
+def test_writes_against_the_peer(place: str, tmp_path: Path) -> None:
+    """Each writer has a figure for each round, and a ratio to the peer's that is kept."""
+    sizes = ("--partitions", "2", "--rows-each", "10", "--rounds", "2")
+    printed = run("write", "--place", place, *sizes, "--keep", str(tmp_path))
+    [file] = tmp_path.iterdir()
+    kept = Comparison.load(file)
+    assert [len(figures) for figures in kept.figures.values()] == [2, 2, 2]
+    assert f"{kept.peer:<28}" in printed
+    assert str(kept.ratio("ours, encrypted")) in printed
