@@ -7,20 +7,29 @@ READY := $(VENV)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo up down test notebooks lint clean
 
 help:
 	@echo 'make demo   write an encrypted dataset from a real cluster to a real S3 server'
+	@echo 'make up     S3, a cluster and notebooks on this machine, by TLS alone; make down ends them'
 	@echo 'make test   run the tests'
+	@echo 'make notebooks   execute the notebooks and store their outputs'
 	@echo 'make lint   check style, types and the layers of imports'
 	@echo 'make clean  remove what these have made'
 
 demo: $(READY)
 	@$(BIN)/python -m deploy.local.demo
 
+up down: $(READY)
+	@$(BIN)/python -m deploy.local $@
+
 # Two at a time: most tests wait, for a server, a worker or a clock.
 test: $(READY)
+	@.ci/system-packages
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+notebooks: $(READY)
+	$(BIN)/python -m notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -33,10 +42,11 @@ clean:
 	  .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt deploy/docker/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 	  "Python 3.11 or newer is needed, this is " + sys.version + "; make ... PYTHON=python3.11")'
 	@echo 'Setting up $(VENV) (once; a minute or two)'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test,dev]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt \
+	  -c deploy/docker/constraints.txt -e '.[test,dev]'
 	@touch $@

@@ -5,7 +5,6 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -13,8 +12,9 @@ import pytest
 import s3fs
 from distributed import Client
 
-from deploy.local import servers
+from deploy.local import processes, servers
 from deploy.local.servers import Cluster, S3Server
+from deploy.local.state import listening
 
 
 def open_store(server: S3Server, **options: str) -> s3fs.S3FileSystem:
@@ -23,15 +23,6 @@ def open_store(server: S3Server, **options: str) -> s3fs.S3FileSystem:
 
 def descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
-
-
-def listening(processes: Iterable[psutil.Process]) -> list[tuple[str, int]]:
-    return [
-        (connection.laddr.ip, connection.laddr.port)
-        for process in processes
-        for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -51,7 +42,7 @@ def status_of(url: str) -> int:
             return refusal.code
 
 
-def assert_nothing_left(processes: list[psutil.Process], addresses: list[tuple[str, int]]) -> None:
+def assert_nothing_left(processes: list[psutil.Process], addresses: set[tuple[str, int]]) -> None:
     assert processes
     assert addresses
     assert [process for process in processes if is_alive(process)] == []
@@ -97,12 +88,12 @@ def test_s3_server_keeps_its_objects_over_a_crash(tmp_path: Path) -> None:
 
 def test_s3_server_takes_other_ports_when_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that another program took after we looked costs one more try."""
-    find = servers.free_ports
+    find = processes.free_ports
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         answers = iter([(other.getsockname()[1], *find(9)), find(10)])
-        monkeypatch.setattr(servers, "free_ports", lambda _: next(answers))
+        monkeypatch.setattr(processes, "free_ports", lambda _: next(answers))
         with servers.s3_server() as server:
             assert server.ports[0] != other.getsockname()[1]
 
@@ -110,7 +101,7 @@ def test_s3_server_takes_other_ports_when_one_is_taken(monkeypatch: pytest.Monke
 def test_s3_server_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of a failed start ends with the server's own words, and nothing is left."""
     before = descendants()
-    monkeypatch.setattr(servers, "START_SECONDS", 3.0)
+    monkeypatch.setattr(processes, "START_SECONDS", 3.0)
     with (
         pytest.raises(servers.ServerStartError, match=r"(?s)not ready in 3 s:.*SeaweedFS"),
         servers.s3_server(bucket="not/a/bucket"),

@@ -61,13 +61,15 @@ class Certificates:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Lets Dask's processes speak TLS alone, whatever their role."""
-        section = "DASK_DISTRIBUTED__COMM__"
+        """Lets Dask's processes speak TLS alone, whatever their role, and their pages HTTPS."""
+        section, pages = "DASK_DISTRIBUTED__COMM__", "DASK_DISTRIBUTED__SCHEDULER__DASHBOARD__TLS__"
         files = {
             f"{section}TLS__{role}__{what}": str(file)
             for role in ("SCHEDULER", "WORKER", "CLIENT")
             for what, file in (("CERT", self.cert), ("KEY", self.key))
         }
+        # Workers read these too; a client reads in them which scheme the pages have.
+        files |= {f"{pages}CERT": str(self.cert), f"{pages}KEY": str(self.key)}
         required = {f"{section}REQUIRE_ENCRYPTION": "true"}
         return files | required | {f"{section}TLS__CA_FILE": str(self.ca)}
 

@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 import s3fs
 from distributed import Client
 
-from deploy.local.servers import S3Server, cluster, program, s3_server
+from deploy.local.processes import program
+from deploy.local.servers import S3Server, cluster, s3_server
 from pamola_dwriter import DataWriter, read_dataset, verify
 from pamola_dwriter.cli import follow
 

@@ -31,7 +31,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from deploy.local import servers
+from deploy.local import processes
 from deploy.local.servers import HOST, ServerStartError
 
 AZURITE = "3.37.0"
@@ -92,16 +92,16 @@ def azure_server(*, container: str = "lake") -> Iterator[AzureServer]:
     Raises
     ------
     ServerStartError
-        It could not be installed, or was not ready after :data:`servers.START_SECONDS`.
+        It could not be installed, or was not ready after :data:`processes.START_SECONDS`.
     """
     modules = install_npm("azurite", AZURITE)
     main = modules / "azurite" / "dist" / "src" / "blob" / "main.js"
     with TemporaryDirectory(prefix="azurite-", ignore_cleanup_errors=True) as run:
         server = AzureServer(
-            container=container, port=servers.free_ports(1)[0], log=Path(run, "azurite.log")
+            container=container, port=processes.free_ports(1)[0], log=Path(run, "azurite.log")
         )
         command = [
-            *(servers.program("node"), str(main)),
+            *(processes.program("node"), str(main)),
             *("--blobHost", HOST, "--blobPort", str(server.port)),
             *("--inMemoryPersistence", "--disableTelemetry", "--silent"),
             "--skipApiVersionCheck",  # else it refuses every client that is newer than itself
@@ -126,11 +126,11 @@ def gcs_server(*, bucket: str = "lake") -> Iterator[GcsServer]:
     Raises
     ------
     ServerStartError
-        It was not ready after :data:`servers.START_SECONDS`.
+        It was not ready after :data:`processes.START_SECONDS`.
     """
     with TemporaryDirectory(prefix="gcs-", ignore_cleanup_errors=True) as run:
         server = GcsServer(
-            bucket=bucket, port=servers.free_ports(1)[0], log=Path(run, "fake-gcs-server.log")
+            bucket=bucket, port=processes.free_ports(1)[0], log=Path(run, "fake-gcs-server.log")
         )
         url = f"http://{HOST}:{server.port}"
         command = [
@@ -146,12 +146,12 @@ def gcs_server(*, bucket: str = "lake") -> Iterator[GcsServer]:
 def _running(
     command: Sequence[str], environment: Mapping[str, str], log: Path, ready: Callable[[], bool]
 ) -> Iterator[None]:
-    process = servers.spawn(command, log, environment)
+    process = processes.spawn(command, log, environment)
     try:
-        servers.wait_until(ready, Path(command[0]).name, process, log)
+        processes.wait_until(ready, Path(command[0]).name, process, log)
         yield
     finally:
-        servers.kill_group(process)
+        processes.kill_group(process)
 
 
 def install_npm(package: str, version: str) -> Path:
@@ -177,7 +177,7 @@ def _npm_install(folder: Path, package: str) -> None:
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--no-package-lock"]
     try:
         subprocess.run(
-            [servers.program("npm"), "install", *options, "--prefix", str(folder), package],
+            [processes.program("npm"), "install", *options, "--prefix", str(folder), package],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -22,7 +22,7 @@ from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from deploy.local import servers
+from deploy.local import processes
 from deploy.local.servers import HOST, REGION
 
 _REQUEST_SECONDS = 10
@@ -70,7 +70,7 @@ class KmsServer:
 
     def kill(self) -> None:
         """End the server at once, and with it all its keys."""
-        servers.kill_group(self.process)
+        processes.kill_group(self.process)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class VaultServer:
 
     def kill(self) -> None:
         """End the server at once, and with it all its keys."""
-        servers.kill_group(self.process)
+        processes.kill_group(self.process)
 
 
 @contextmanager
@@ -126,11 +126,11 @@ def kms_server() -> Iterator[KmsServer]:
     Raises
     ------
     ServerStartError
-        It was not ready after :data:`servers.START_SECONDS`.
+        It was not ready after :data:`processes.START_SECONDS`.
     """
     with TemporaryDirectory(prefix="kms-", ignore_cleanup_errors=True) as run:
-        (port,), log = servers.free_ports(1), Path(run, "moto.log")
-        command = [servers.program("moto_server"), "-H", HOST, "-p", str(port)]
+        (port,), log = processes.free_ports(1), Path(run, "moto.log")
+        command = [processes.program("moto_server"), "-H", HOST, "-p", str(port)]
         environment = {"PATH": os.defpath, "HOME": run}
         url = f"http://{HOST}:{port}/moto-api/data.json"
         with _running(command, environment, log, lambda: _answers(url)) as process:
@@ -149,13 +149,13 @@ def vault_server(*, tls: bool = False) -> Iterator[VaultServer]:
     Raises
     ------
     ServerStartError
-        It was not ready after :data:`servers.START_SECONDS`.
+        It was not ready after :data:`processes.START_SECONDS`.
     """
     with TemporaryDirectory(prefix="bao-", ignore_cleanup_errors=True) as run:
-        (port,), log, token = servers.free_ports(1), Path(run, "bao.log"), token_hex(16)
+        (port,), log, token = processes.free_ports(1), Path(run, "bao.log"), token_hex(16)
         ca = Path(run, "vault-ca.pem") if tls else None
         options = ["-dev-tls", f"-dev-tls-cert-dir={run}"] if tls else []
-        command = [servers.program("bao"), "server", "-dev", "-dev-no-store-token", *options]
+        command = [processes.program("bao"), "server", "-dev", "-dev-no-store-token", *options]
         environment = {
             "PATH": os.defpath,
             "HOME": run,
@@ -173,12 +173,12 @@ def vault_server(*, tls: bool = False) -> Iterator[VaultServer]:
 def _running(
     command: Sequence[str], environment: Mapping[str, str], log: Path, ready: Callable[[], bool]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    process = servers.spawn(command, log, environment)
+    process = processes.spawn(command, log, environment)
     try:
-        servers.wait_until(ready, Path(command[0]).name, process, log)
+        processes.wait_until(ready, Path(command[0]).name, process, log)
         yield process
     finally:
-        servers.kill_group(process)
+        processes.kill_group(process)
 
 
 def _answers(url: str, ca: Path | None = None) -> bool:

@@ -1,0 +1,1 @@
+"""One image and a compose file: scheduler, workers, store, notebooks, metrics."""

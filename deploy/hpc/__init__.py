@@ -1,0 +1,1 @@
+"""Writes on a SLURM cluster, and a SLURM of one node to try them on."""

@@ -1,0 +1,1 @@
+"""A Helm chart for the Dask operator, and what its pods run besides Dask."""
