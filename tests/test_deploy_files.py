@@ -129,7 +129,7 @@ def test_the_compose_file_is_clean() -> None:
     ("sound", "broken", "rule"),
     [
         ("    depends_on:\n      prometheus", "    depend_on:\n      prometheus", "additional"),
-        ("type: bind", "type: bound", "must be equal to one of"),
+        ("type: bind", "type: bound", "#/properties/volumes/items"),
         ("'127.0.0.1:3000:3000'", "'3000:3000'", "no-unbound-port-interfaces"),
         ("'127.0.0.1:3000:3000'", "'127.0.0.1:8888:8888'", "no-duplicate-exported-ports"),
         ("grafana/grafana:12.1.0", "grafana/grafana", "service-image-require-explicit-tag"),
