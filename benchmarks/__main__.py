@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from benchmarks.compile import compile_
 from benchmarks.job import job
 from benchmarks.peers.command import peers
 from benchmarks.plugin_cost import plugin_cost
@@ -16,6 +17,7 @@ def main() -> None:
     """Measure the writer; see benchmarks/README.md."""
 
 
+main.add_command(compile_)
 main.add_command(job)
 main.add_command(peers)
 main.add_command(plugin_cost)

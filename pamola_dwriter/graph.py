@@ -7,15 +7,16 @@
     ...                                         ┘
 
 Columns whose type only the data can tell add a ``schema`` layer before serialize. Partitions that
-an interrupted run has staged go straight from its record to gather. The one module that uses
-Dask's private task classes.
+an interrupted run has staged go straight from its record to gather. A layer becomes tasks on the
+scheduler. The one module that uses Dask's private task classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import dask.dataframe as dd
@@ -32,8 +33,8 @@ from dask._task_spec import (
     cull,
 )
 from dask.base import tokenize
-from dask.core import flatten, reverse_dict
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.core import reverse_dict
+from dask.highlevelgraph import HighLevelGraph, Layer
 
 from pamola_dwriter import finalize, layout, tasks
 from pamola_dwriter.events import ANNOTATION, WriteAnnounced
@@ -47,41 +48,67 @@ _CACHES = frozenset({"_dataset_info_cache", "_pq_length_stats"})
 """Parameters in which an expression keeps what it has looked up."""
 
 Key = Any
-Staged = dict[int, Key]
-"""Key of the task that knows the parts of a partition, by partition."""
+Graph = dict[Key, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of a layer: its name, with each of some numbers of partitions."""
+
+    name: str
+    numbers: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((self.name, number) for number in self.numbers)
+
+    def without(self, numbers: Collection[int]) -> Keys:
+        """Return those that are left."""
+        if not numbers:
+            return self
+        return replace(self, numbers=[n for n in self.numbers if n not in numbers])
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The partitions to write: a graph, and the key of each partition in order.
+    """The partitions to write.
 
     Attributes
     ----------
+    make : callable
+        Returns a graph; can be pickled, and is small where the frame is not in memory.
+    keys : Keys
+        Of each partition.
     identity : tuple of str, or None
         Tokens that are the same for the same input in another process; None for a frame in
         memory.
     """
 
-    graph: Mapping[Any, Any]
-    keys: tuple[Any, ...]
+    make: Callable[[], Graph]
+    keys: Keys
     identity: tuple[str, ...] | None
 
     @classmethod
     def from_dask(cls, frame: dd.DataFrame) -> Source:
-        """Take the optimized graph of a Dask DataFrame."""
-        optimized = frame.optimize()
+        """Take the optimized expression of a Dask DataFrame."""
+        expression = frame.optimize().expr.lower_completely()
         return cls(
-            dict(optimized.__dask_graph__()),
-            tuple(flatten(optimized.__dask_keys__())),
+            expression.__dask_graph__,
+            Keys(expression._name, range(expression.npartitions)),
             (str(frame.npartitions), *map(_identify, frame.expr.walk())),
         )
 
     @classmethod
     def from_pandas(cls, frames: Sequence[pd.DataFrame], name: str) -> Source:
         """Take frames in memory, each as one partition."""
-        keys = [(name, index) for index in range(len(frames))]
-        nodes = {key: DataNode(key, frame) for key, frame in zip(keys, frames, strict=True)}
-        return cls(nodes, tuple(keys), None)
+        keys = Keys(name, range(len(frames)))
+        return cls(partial(_hold, keys, frames), keys, None)
+
+
+def _hold(keys: Keys, frames: Sequence[pd.DataFrame]) -> Graph:
+    return {key: DataNode(key, frame) for key, frame in zip(keys, frames, strict=True)}
 
 
 def _identify(node: Any) -> str:
@@ -100,18 +127,53 @@ def _identify(node: Any) -> str:
     return token
 
 
-class _Layers:
-    """Layers of a graph under construction, with their dependencies."""
+class TaskLayer(Layer):
+    """Tasks that are made where they are looked at, which is on the scheduler.
 
-    def __init__(self, source: Mapping[Any, Any], settings: Settings) -> None:
+    What travels there is how to make them, so that the size of a graph does not depend on the
+    number of its partitions.
+    """
+
+    def __init__(self, make: Callable[[], Graph], annotations: Mapping[str, Any] | None) -> None:
+        super().__init__(annotations=annotations)
+        self._make = make
+
+    @cached_property
+    def _tasks(self) -> Graph:
+        return self._make()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_tasks"}
+
+    def __getitem__(self, key: Key) -> Any:
+        return self._tasks[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def is_materialized(self) -> bool:
+        return "_tasks" in vars(self)
+
+    def get_output_keys(self) -> Set[Key]:
+        return self.keys()
+
+
+class _Layers:
+    """Layers of the graph of one write under construction, with their dependencies."""
+
+    def __init__(self, spec: RunSpec, settings: Settings) -> None:
+        self.spec = spec
         self.settings = settings
-        self._layers: dict[str, Any] = {"pamola-input": MaterializedLayer(source)}
-        self._dependencies: dict[str, set[str]] = {"pamola-input": set()}
+        self._layers: dict[str, TaskLayer] = {}
+        self._dependencies: dict[str, set[str]] = {}
 
     def add(
         self,
         name: str,
-        layer: dict[Any, Task],
+        make: Callable[[], Graph],
         *,
         stores: bool = False,
         more: Mapping[str, Any] | None = None,
@@ -121,9 +183,8 @@ class _Layers:
         Annotations that are set while a dask-expr collection is built are lost.
         """
         retries = {"retries": self.settings.task_retries} if stores else {}
-        annotations = {**retries, **(more or {})} or None
         self._dependencies[name] = set(self._layers)
-        self._layers[name] = MaterializedLayer(layer, annotations=annotations)
+        self._layers[name] = TaskLayer(make, {**retries, **(more or {})} or None)
 
     def graph(self) -> HighLevelGraph:
         return HighLevelGraph(self._layers, self._dependencies)
@@ -133,25 +194,23 @@ def compile_write(
     source: Source, spec: RunSpec, settings: Settings, kept: Kept
 ) -> tuple[HighLevelGraph, Key]:
     """Return the graph of a write, and the key of its WriterResult."""
-    partitions = dict(enumerate(source.keys))
-    spec = replace(spec, partitions=1 if spec.target.single_file else len(partitions))
-    todo = {index: key for index, key in partitions.items() if index not in kept.partitions}
-    needed = _cull(source.graph, todo.values()) if kept.partitions else source.graph
-    layers = _Layers(needed, settings)
+    spec = replace(spec, partitions=1 if spec.target.single_file else len(source.keys))
+    layers = _Layers(spec, settings)
+    todo = source.keys.without(kept.partitions)
+    layers.add(
+        "pamola-input", partial(_cull, source.make, todo) if kept.partitions else source.make
+    )
     if spec.target.single_file and len(todo) > 1:
-        key = f"pamola-combine-{spec.write_id}"
-        inputs = List(*(TaskRef(partition) for partition in todo.values()))
-        layers.add(key, {key: Task(key, tasks.combine, inputs)})
-        todo = {0: key}
+        todo = _add_combined(layers, todo)
     resolved = kept.resolved
     if spec.unresolved and resolved is None:
-        resolved = _add_schema(layers, todo, spec)
-    staged = _add_parts(layers, todo, spec, resolved) | _add_kept(layers, kept, spec)
-    gathered = _add_tree(layers, list(staged.values()), tasks.gather, "gather", spec)
+        resolved = _add_schema(layers, todo)
+    staged = [_add_parts(layers, todo, resolved), _add_kept(layers, kept)]
+    gathered = _add_tree(layers, staged, tasks.gather, "gather")
     final = layout.task_key("commit", spec.write_id)
     commit = Task(final, finalize.finalize, TaskRef(gathered), resolved, spec)
     announced = {ANNOTATION: WriteAnnounced.of(spec).to_message()}
-    layers.add(final, {final: commit}, stores=True, more=announced)
+    layers.add(final, partial(dict, {final: commit}), stores=True, more=announced)
     return layers.graph(), final
 
 
@@ -196,71 +255,82 @@ def _partitions_behind(key: Key, dependents: Mapping[Key, set[Key]]) -> tuple[in
     return tuple(sorted(found))
 
 
-def _cull(graph: Mapping[Key, Any], keys: Collection[Key]) -> dict[Key, Any]:
+def _cull(make: Callable[[], Graph], keys: Keys) -> Graph:
     """Leave out what none of `keys` needs."""
-    return cull(convert_legacy_graph(graph), set(keys)) if keys else {}
+    return cull(convert_legacy_graph(make()), set(keys)) if len(keys) else {}
 
 
-def _add_parts(layers: _Layers, todo: Mapping[int, Key], spec: RunSpec, resolved: Any) -> Staged:
+def _add_combined(layers: _Layers, todo: Keys) -> Keys:
+    one = Keys(f"pamola-combine-{layers.spec.write_id}", range(1))
+    layers.add(one.name, partial(_reduce, one.name, [todo], tasks.combine, len(todo)))
+    return one
+
+
+def _add_parts(layers: _Layers, todo: Keys, resolved: Any) -> Keys:
     if layers.settings.fuse_stages:
-        return _add_stage(layers, "part", tasks.write_part, todo, spec, resolved)
-    keys = _add_stage(layers, "serialize", tasks.serialize, todo, spec, resolved)
-    if spec.sealing is not None:
-        keys = _add_stage(layers, "encrypt", tasks.encrypt, keys, spec)
-    return _add_stage(layers, "put", tasks.put, keys, spec, resolved)
+        return _add_stage(layers, "part", tasks.write_part, todo, resolved)
+    keys = _add_stage(layers, "serialize", tasks.serialize, todo, resolved)
+    if layers.spec.sealing is not None:
+        keys = _add_stage(layers, "encrypt", tasks.encrypt, keys)
+    return _add_stage(layers, "put", tasks.put, keys, resolved)
 
 
-def _add_kept(layers: _Layers, kept: Kept, spec: RunSpec) -> Staged:
-    name = layout.task_key("keep", spec.write_id)
-    staged = {index: (name, index) for index in sorted(kept.partitions)}
-    layer = {
-        key: Task(key, tasks.keep, kept.partitions[index], index, spec)
-        for index, key in staged.items()
-    }
-    if layer:
-        layers.add(name, layer)
+def _add_kept(layers: _Layers, kept: Kept) -> Keys:
+    staged = Keys(layout.task_key("keep", layers.spec.write_id), sorted(kept.partitions))
+    if kept.partitions:
+        layers.add(staged.name, partial(_keep, staged, kept, layers.spec))
     return staged
 
 
-def _add_stage(
-    layers: _Layers,
-    stage: Stage,
-    function: Callable[..., Any],
-    inputs: Mapping[int, Key],
-    spec: RunSpec,
-    *more: Any,
-) -> Staged:
-    name = layout.task_key(stage, spec.write_id)
-    layer = {
-        (name, index): Task((name, index), function, TaskRef(key), index, spec, *more)
-        for index, key in inputs.items()
+def _keep(staged: Keys, kept: Kept, spec: RunSpec) -> Graph:
+    return {
+        key: Task(key, tasks.keep, kept.partitions[index], index, spec)
+        for key, index in zip(staged, staged.numbers, strict=True)
     }
-    layers.add(name, layer, stores=stage in LAST_STAGES)
-    return {index: (name, index) for index in inputs}
 
 
-def _add_schema(layers: _Layers, todo: Mapping[int, Key], spec: RunSpec) -> TaskRef:
-    inferred = _add_stage(layers, "infer", tasks.infer, todo, spec)
-    return TaskRef(_add_tree(layers, list(inferred.values()), tasks.unify, "schema", spec))
+def _add_stage(
+    layers: _Layers, stage: Stage, function: Callable[..., Any], inputs: Keys, *more: Any
+) -> Keys:
+    made = replace(inputs, name=layout.task_key(stage, layers.spec.write_id))
+    make = partial(_apply, function, inputs, made, layers.spec, *more)
+    layers.add(made.name, make, stores=stage in LAST_STAGES)
+    return made
+
+
+def _apply(function: Callable[..., Any], inputs: Keys, made: Keys, *more: Any) -> Graph:
+    return {
+        key: Task(key, function, TaskRef(needed), index, *more)
+        for key, needed, index in zip(made, inputs, made.numbers, strict=True)
+    }
+
+
+def _add_schema(layers: _Layers, todo: Keys) -> TaskRef:
+    inferred = _add_stage(layers, "infer", tasks.infer, todo)
+    return TaskRef(_add_tree(layers, [inferred], tasks.unify, "schema"))
 
 
 def _add_tree(
-    layers: _Layers,
-    inputs: Sequence[Key],
-    function: Callable[..., Any],
-    stage: Stage,
-    spec: RunSpec,
+    layers: _Layers, inputs: Sequence[Keys], function: Callable[..., Any], stage: Stage
 ) -> Key:
     """Reduce `inputs` to one key, so many at a time that no task has too many inputs."""
-    name = layout.task_key(stage, spec.write_id)
-    layer: dict[Key, Task] = {}
-    width, level = layers.settings.gather_width, list(inputs)
+    name, width = layout.task_key(stage, layers.spec.write_id), layers.settings.gather_width
+    layers.add(name, partial(_reduce, name, inputs, function, width))
+    size, level = 0, sum(map(len, inputs))
+    while level > 1 or not size:
+        level = -(-level // width)
+        size += level
+    return name, size - 1
+
+
+def _reduce(name: str, inputs: Sequence[Keys], function: Callable[..., Any], width: int) -> Graph:
+    """Return the tasks of a tree, of which the last gives the result."""
+    layer: Graph = {}
+    level = list(chain(*inputs))
     while len(level) > 1 or not layer:
         groups = [level[start : start + width] for start in range(0, len(level), width)]
-        first = len(layer)
-        for number, group in enumerate(groups, start=first):
-            references = List(*(TaskRef(key) for key in group))
-            layer[name, number] = Task((name, number), function, references)
-        level = [(name, number) for number in range(first, first + len(groups))]
-    layers.add(name, layer)
-    return level[0]
+        made = Keys(name, range(len(layer), len(layer) + len(groups)))
+        for key, group in zip(made, groups, strict=True):
+            layer[key] = Task(key, function, List(*map(TaskRef, group)))
+        level = list(made)
+    return layer

@@ -74,3 +74,11 @@ def test_writes_against_the_peer(place: str, tmp_path: Path) -> None:
     assert [len(figures) for figures in kept.figures.values()] == [2, 2, 2]
     assert f"{kept.peer:<28}" in printed
     assert str(kept.ratio("ours, encrypted")) in printed
+
+
+def test_compiling_against_the_peer(tmp_path: Path) -> None:
+    """Seconds and bytes of each writer are kept."""
+    run("compile", "--partitions", "50", "--rounds", "1", "--keep", str(tmp_path))
+    seconds, sent = (Comparison.load(tmp_path / f"compile{end}.json") for end in ("", "-bytes"))
+    assert seconds.figures.keys() == sent.figures.keys() == {sent.peer, *seconds.targets}
+    assert sent.median("ours") > 1000

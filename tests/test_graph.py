@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import dask
 import dask.dataframe as dd
 import pandas as pd
@@ -68,6 +69,20 @@ def test_gather_is_a_tree(tmp_path: Path, partitions: int, gathers: int) -> None
         lazy = compiled(tmp_path, columns=["x"], partitions=partitions, single_file=False)
     assert stages(lazy)["gather"] == gathers
     assert lazy.compute().partitions == partitions
+
+
+def test_graph_that_travels_is_small(tmp_path: Path) -> None:
+    """What a client sends does not grow with the partitions, also when the graph was looked at."""
+    sizes = []
+    for partitions in (10, 1000):
+        frame = dd.from_map(lambda n: ROWS[["x"]] + n, range(partitions), meta=ROWS[["x"]])
+        writer = DataWriter(tmp_path)
+        lazy: LazyWrite = writer.write_dataframe(frame, "t", "parquet", compute=False)
+        graph = lazy.__dask_graph__()
+        assert len(graph) > 3 * partitions
+        sizes.append(len(cloudpickle.dumps(graph)))
+        assert len(cloudpickle.loads(cloudpickle.dumps(graph))) == len(graph)
+    assert sizes[1] < sizes[0] + 200
 
 
 def test_building_creates_nothing(tmp_path: Path) -> None:
