@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import dask
@@ -25,7 +26,7 @@ import dask.dataframe as dd
 import pandas as pd
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, Worker, WorkerPlugin
 from distributed.chaos import KillWorker
 from jupyter_client.manager import start_new_kernel
 
@@ -68,7 +69,6 @@ def client(crew: servers.Cluster) -> Iterator[Client]:
     with Client(crew.scheduler_address, set_as_default=False) as connected:
         connected.wait_for_workers(2, timeout=PATIENCE)
         yield connected
-        connected.run(open_gates)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Gate:
         return int((Path(self.folder) / "held").read_text())
 
     def _hold(self) -> None:
-        mine = Path(self.folder) / f"at-{os.getpid()}"
+        mine = Path(self.folder) / f"at-{token_hex(8)}"  # a process may come here in many threads
         mine.write_text(str(os.getpid()))
         try:
             os.link(mine, Path(self.folder) / "held")
@@ -134,6 +134,19 @@ def open_gates() -> None:
     """Remove every gate in this process."""
     storage.WRAPPERS.clear()
     tasks.gather = _gather
+
+
+class Gated(WorkerPlugin):
+    """Sets a gate in every worker, also in one that comes up later."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def setup(self, worker: Worker) -> None:
+        set_gate(self._gate)
+
+    def teardown(self, worker: Worker) -> None:
+        open_gates()
 
 
 def numbers(first: int, seconds: float = 0.0) -> dd.DataFrame:
@@ -230,10 +243,14 @@ S3_STEPS = [("stage", True), ("publish", False), ("publish", True), ("put_if", T
 
 def kill_at(gate: Gate, place: Place, key: str | None, client: Client) -> BaseException | None:
     write_old(place, key)
-    client.run(set_gate, gate)
-    handle = submit(place, key, client)
-    os.kill(gate.wait(), signal.SIGKILL)
-    return assert_settled(place, key, handle)
+    client.register_plugin(Gated(gate), name="gated")
+    try:
+        handle = submit(place, key, client)
+        os.kill(gate.wait(), signal.SIGKILL)
+        return assert_settled(place, key, handle)
+    finally:
+        with suppress(OSError):  # a worker dies while it is told
+            client.unregister_worker_plugin("gated")
 
 
 @pytest.mark.parametrize(("step", "after"), POSIX_STEPS)
