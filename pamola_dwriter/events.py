@@ -50,17 +50,28 @@ class WriteAnnounced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionStaged:
-    """One partition's parts are stored; made and parsed by a pair of methods."""
+    """One partition's parts are stored; made and parsed by a pair of methods.
+
+    Attributes
+    ----------
+    memory_bytes : int
+        Of the partition, where one task did everything to it; 0: those who see the tasks know.
+    """
 
     write_id: WriteId
     partition: int
     parts: int
     rows: int
     size_bytes: int
+    memory_bytes: int = 0
 
     @classmethod
     def of(
-        cls, write_id: WriteId, partition: int, records: tuple[PartRecord, ...]
+        cls,
+        write_id: WriteId,
+        partition: int,
+        records: tuple[PartRecord, ...],
+        memory_bytes: int,
     ) -> PartitionStaged:
         """Add up the parts of a partition."""
         return cls(
@@ -69,6 +80,7 @@ class PartitionStaged:
             parts=len(records),
             rows=sum(record.rows for record in records),
             size_bytes=sum(record.size_bytes for record in records),
+            memory_bytes=memory_bytes,
         )
 
     def to_message(self) -> dict[str, Any]:
@@ -84,6 +96,7 @@ class PartitionStaged:
             parts=message["parts"],
             rows=message["rows"],
             size_bytes=message["size_bytes"],
+            memory_bytes=message["memory_bytes"],
         )
 
 

@@ -6,7 +6,8 @@
     partition 1 ─► serialize ─► encrypt ─► put ─┼─► gather (tree) ─► finalize ─► WriterResult
     ...                                         ┘
 
-Columns whose type only the data can tell add a ``schema`` layer before serialize. Partitions that
+Columns whose type only the data can tell add a ``schema`` layer before serialize. Where there are
+many partitions each is one task, from its input to its parts on the store. Partitions that
 an interrupted run has staged go straight from its record to gather. A layer becomes tasks on the
 scheduler. The one module that uses Dask's private task classes.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import dask.dataframe as dd
 import pandas as pd
+import pyarrow as pa
 from dask._expr import Expr
 from dask._task_spec import (
     Alias,
@@ -46,6 +48,8 @@ from pamola_dwriter.spec import RunSpec
 
 _CACHES = frozenset({"_dataset_info_cache", "_pq_length_stats"})
 """Parameters in which an expression keeps what it has looked up."""
+
+_INPUT = "pamola-input"
 
 Key = Any
 Graph = dict[Key, Any]
@@ -127,6 +131,10 @@ def _identify(node: Any) -> str:
     return token
 
 
+def _without(name: str, state: Mapping[str, Any]) -> dict[str, Any]:
+    return {other: value for other, value in state.items() if other != name}
+
+
 class TaskLayer(Layer):
     """Tasks that are made where they are looked at, which is on the scheduler.
 
@@ -143,7 +151,7 @@ class TaskLayer(Layer):
         return self._make()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_tasks"}
+        return _without("_tasks", vars(self))
 
     def __getitem__(self, key: Key) -> Any:
         return self._tasks[key]
@@ -197,15 +205,21 @@ def compile_write(
     spec = replace(spec, partitions=1 if spec.target.single_file else len(source.keys))
     layers = _Layers(spec, settings)
     todo = source.keys.without(kept.partitions)
-    layers.add(
-        "pamola-input", partial(_cull, source.make, todo) if kept.partitions else source.make
-    )
-    if spec.target.single_file and len(todo) > 1:
-        todo = _add_combined(layers, todo)
-    resolved = kept.resolved
-    if spec.unresolved and resolved is None:
-        resolved = _add_schema(layers, todo)
-    staged = [_add_parts(layers, todo, resolved), _add_kept(layers, kept)]
+    make = partial(_cull, source.make, todo) if kept.partitions else source.make
+    resolved: Any = kept.resolved
+    is_open = bool(spec.unresolved) and resolved is None
+    is_combined = spec.target.single_file and len(todo) > 1
+    fuses = settings.fuses(len(source.keys))
+    if fuses and not is_open and not is_combined:
+        parts = _add_whole(layers, make, todo, resolved)
+    else:
+        layers.add(_INPUT, make)
+        if is_combined:
+            todo = _add_combined(layers, todo)
+        if is_open:
+            resolved = _add_schema(layers, todo)
+        parts = (_add_fused if fuses else _add_stages)(layers, todo, resolved)
+    staged = [parts, _add_kept(layers, kept)]
     gathered = _add_tree(layers, staged, tasks.gather, "gather")
     final = layout.task_key("commit", spec.write_id)
     commit = Task(final, finalize.finalize, TaskRef(gathered), resolved, spec)
@@ -266,13 +280,56 @@ def _add_combined(layers: _Layers, todo: Keys) -> Keys:
     return one
 
 
-def _add_parts(layers: _Layers, todo: Keys, resolved: Any) -> Keys:
-    if layers.settings.fuse_stages:
-        return _add_stage(layers, "part", tasks.write_part, todo, resolved)
+def _add_stages(layers: _Layers, todo: Keys, resolved: Any) -> Keys:
     keys = _add_stage(layers, "serialize", tasks.serialize, todo, resolved)
     if layers.spec.sealing is not None:
         keys = _add_stage(layers, "encrypt", tasks.encrypt, keys)
     return _add_stage(layers, "put", tasks.put, keys, resolved)
+
+
+def _add_fused(layers: _Layers, todo: Keys, resolved: Any) -> Keys:
+    return _add_stage(layers, "part", tasks.write_part, todo, resolved)
+
+
+def _add_whole(
+    layers: _Layers, make: Callable[[], Graph], todo: Keys, resolved: pa.Schema | None
+) -> Keys:
+    """Add the input and the parts, and both as one task where nothing else needs a partition."""
+    made = replace(todo, name=layout.task_key("part", layers.spec.write_id))
+    write = partial(_apply, tasks.write_part, todo, made, layers.spec, resolved)
+    fusion = _Fusion(make, write)
+    layers.add(_INPUT, fusion.input)
+    layers.add(made.name, fusion.parts, stores=True)
+    return made
+
+
+class _Fusion:
+    """Two layers that are made together: the tasks of the second take in those of the first."""
+
+    def __init__(self, make_input: Callable[[], Graph], make_parts: Callable[[], Graph]) -> None:
+        self._make_input = make_input
+        self._make_parts = make_parts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return _without("_layers", vars(self))
+
+    @cached_property
+    def _layers(self) -> tuple[Graph, Graph]:
+        given, parts = convert_legacy_graph(self._make_input()), self._make_parts()
+        shared = set().union(*(node.dependencies for node in given.values()))
+        for key, part in parts.items():
+            (partition,) = part.dependencies
+            if partition not in shared:
+                parts[key] = Task.fuse(given.pop(partition), part, key=key)
+        return given, parts
+
+    def input(self) -> Graph:
+        """Return what is left of the first layer."""
+        return self._layers[0]
+
+    def parts(self) -> Graph:
+        """Return the second layer."""
+        return self._layers[1]
 
 
 def _add_kept(layers: _Layers, kept: Kept) -> Keys:

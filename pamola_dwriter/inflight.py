@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from distributed import Worker
 
 from pamola_dwriter import layout
+from pamola_dwriter.events import PartitionStaged
 from pamola_dwriter.layout import Stage
 from pamola_dwriter.spec import WriteId, WriterResult
 
@@ -25,6 +26,9 @@ _AT_REST = frozenset({"memory", "error", "released", "forgotten"})
 _running: Counter[tuple[WriteId, str]] = Counter()
 _results: OrderedDict[WriteId, WriterResult] = OrderedDict()
 _lock = threading.Lock()
+
+Listener = Callable[[PartitionStaged], None]
+_listeners: dict[WriteId, Listener] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,22 @@ def working_on(write_id: WriteId, stage: Stage) -> Iterator[None]:
             _running[write_id, stage] -= 1
             if not _running[write_id, stage]:
                 del _running[write_id, stage]
+
+
+@contextmanager
+def listening(write_id: WriteId, listener: Listener) -> Iterator[None]:
+    """Pass on what threads of this process tell of a write."""
+    _listeners[write_id] = listener
+    try:
+        yield
+    finally:
+        del _listeners[write_id]
+
+
+def tell(event: PartitionStaged) -> None:
+    """Tell whoever listens in this process; on a cluster the scheduler does."""
+    if (listener := _listeners.get(event.write_id)) is not None:
+        listener(event)
 
 
 def remember(result: WriterResult) -> None:

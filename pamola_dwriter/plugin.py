@@ -164,7 +164,7 @@ class WritesPlugin(SchedulerPlugin):
             if span["action"] == "compute":
                 fold.worked(stage, span["stop"] - span["start"])
         task = self._scheduler.tasks.get(key) if self._scheduler else None
-        if task is not None and index is not None and stage in FIRST_STAGES:
+        if task is not None and task.dependencies and index is not None and stage in FIRST_STAGES:
             fold.took_in(
                 index, sum(taken.nbytes for taken in task.dependencies if taken.nbytes > 0)
             )

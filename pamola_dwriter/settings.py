@@ -18,6 +18,9 @@ from pamola_dwriter.spec import Tuning
 DEFAULTS = Path(__file__).with_name("pamola_dwriter.yaml")
 SECTION = "pamola-dwriter"
 
+FUSED_FROM = 1000
+"""Partitions from which on the scheduler's time for each task counts for more than three bars."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -25,8 +28,9 @@ class Settings:
 
     Attributes
     ----------
-    fuse_stages : bool
-        One task per partition instead of serialize, encrypt and put apart.
+    fuse_stages : bool or None
+        One task per partition, from its input to its parts on the store, instead of serialize,
+        encrypt and put apart; None: from :data:`FUSED_FROM` partitions on.
     gather_width : int
         Records merged by one gather task.
     upload_part_size : int
@@ -55,7 +59,7 @@ class Settings:
         a key themselves: whoever listens can then read what is written.
     """
 
-    fuse_stages: bool
+    fuse_stages: bool | None
     gather_width: int
     upload_part_size: int
     bytes_in_flight: int
@@ -82,6 +86,10 @@ class Settings:
             actor=_this_user() if self.actor is None else self.actor,
         )
 
+    def fuses(self, partitions: int) -> bool:
+        """Return whether each of so many partitions is one task."""
+        return partitions >= FUSED_FROM if self.fuse_stages is None else self.fuse_stages
+
     @classmethod
     def load(cls) -> Settings:
         """Read the configuration in force.
@@ -95,7 +103,7 @@ class Settings:
             # One by one: an environment variable leaves underscores in the names of a section.
             values = {name: dask.config.get(f"{SECTION}.{name}") for name in names()}
             settings = cls(
-                fuse_stages=_truth(values["fuse-stages"]),
+                fuse_stages=_truth_or_auto(values["fuse-stages"]),
                 gather_width=int(values["gather-width"]),
                 upload_part_size=parse_bytes(values["upload-part-size"]),
                 bytes_in_flight=parse_bytes(values["bytes-in-flight"]),
@@ -129,6 +137,10 @@ def _truth(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{value!r} must be true or false")  # noqa: TRY004  # as parse_bytes does
     return value
+
+
+def _truth_or_auto(value: object) -> bool | None:
+    return None if value == "auto" else _truth(value)
 
 
 def _text(value: object) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from dask.sizeof import sizeof
 from distributed import get_worker
 
 from pamola_dwriter import (
@@ -37,7 +38,6 @@ from pamola_dwriter.spec import (
     PartRecord,
     RunSpec,
     Sealing,
-    WriteId,
 )
 
 Records = dict[int, tuple[PartRecord, ...]]
@@ -150,9 +150,13 @@ def _encrypt_piece(
 
 
 def put(
-    pieces: tuple[Piece, ...], index: int, spec: RunSpec, resolved: pa.Schema | None
+    pieces: tuple[Piece, ...],
+    index: int,
+    spec: RunSpec,
+    resolved: pa.Schema | None,
+    memory_bytes: int = 0,
 ) -> Records:
-    """Make the parts of one partition durable, not yet visible."""
+    """Make the parts of one partition durable, not yet visible, and report them."""
     with inflight.working_on(spec.write_id, "put"):
         store = storage.open_target(spec)
         digests = [hashlib.sha256(piece.data).hexdigest() for piece in pieces]
@@ -172,12 +176,14 @@ def put(
                 for piece, digest in zip(pieces, digests, strict=True)
             )
             put_record(store, spec, index, parts, resolved)
-    return keep(parts, index, spec)
+    return keep(parts, index, spec, memory_bytes)
 
 
-def keep(parts: tuple[PartRecord, ...], index: int, spec: RunSpec) -> Records:
+def keep(
+    parts: tuple[PartRecord, ...], index: int, spec: RunSpec, memory_bytes: int = 0
+) -> Records:
     """Report the parts of a partition that are staged."""
-    _report(spec.write_id, index, parts)
+    _report(PartitionStaged.of(spec.write_id, index, parts, memory_bytes))
     return {index: parts}
 
 
@@ -187,7 +193,7 @@ def write_part(
     """Serialize, encrypt and put in one task, for collections of many small partitions."""
     with inflight.working_on(spec.write_id, "part"):
         pieces = serialize(partition, index, spec, resolved)
-        return put(encrypt(pieces, index, spec), index, spec, resolved)
+        return put(encrypt(pieces, index, spec), index, spec, resolved, sizeof(partition))
 
 
 def write_table(table: pa.Table, index: int, spec: RunSpec) -> Records:
@@ -263,10 +269,10 @@ def _values(partition_on: tuple[str, ...], key: Any) -> PartitionValues:
     )
 
 
-def _report(write_id: WriteId, index: int, records: tuple[PartRecord, ...]) -> None:
+def _report(event: PartitionStaged) -> None:
     try:
         worker = get_worker()
-    except ValueError:  # Dask's threaded scheduler: its callbacks see the result itself
-        return
-    event = PartitionStaged.of(write_id, index, records)
-    worker.log_event(TOPIC, event.to_message())
+    except ValueError:  # Dask's threaded scheduler
+        inflight.tell(event)
+    else:
+        worker.log_event(TOPIC, event.to_message())

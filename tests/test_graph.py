@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import cloudpickle
@@ -15,6 +16,7 @@ from dask.utils import key_split
 from pamola_dwriter import DataWriter, LazyWrite, layout
 from pamola_dwriter.errors import WriteFailedError
 from pamola_dwriter.finalize import finalize
+from pamola_dwriter.settings import FUSED_FROM
 
 ROWS = pd.DataFrame({"x": range(100), "o": [[n] for n in range(100)]})
 
@@ -49,11 +51,39 @@ def test_encrypted_write_has_three_layers(tmp_path: Path) -> None:
 
 
 def test_stages_can_be_fused(tmp_path: Path) -> None:
-    """One setting makes one task per partition, with the same result."""
+    """One setting makes one task per partition, its input too, with the same result."""
     with dask.config.set({"pamola-dwriter.fuse-stages": True}):
         lazy = compiled(tmp_path, columns=["x"], encryption_key=bytes(32))
     assert stages(lazy) == {"part": 5, "gather": 1, "commit": 1}
-    assert lazy.compute().rows == 100
+    assert len(lazy.__dask_graph__()) == 7
+    handle = lazy.submit()
+    assert handle.result().rows == 100
+    assert handle.progress().memory_bytes >= ROWS["x"].nbytes
+
+
+def test_input_that_others_need_is_not_fused(tmp_path: Path) -> None:
+    """Each partition is computed once, also where its neighbour looks at it."""
+    frame = dd.from_pandas(ROWS[["x"]], npartitions=5)
+    source = Path(tmp_path, "computed")
+    source.mkdir()
+    shifted = frame.map_partitions(note_call, source, meta=ROWS[["x"]]).shift(1)
+    with dask.config.set({"pamola-dwriter.fuse-stages": True}):
+        result = DataWriter(tmp_path).write_dataframe(shifted, "t", "parquet")
+    assert (result.rows, len(list(source.iterdir()))) == (100, 5)
+
+
+def note_call(partition: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    (folder / token_hex(8)).touch()
+    return partition
+
+
+@pytest.mark.parametrize(("partitions", "stage"), [(FUSED_FROM - 1, "put"), (FUSED_FROM, "part")])
+def test_many_partitions_are_fused(tmp_path: Path, partitions: int, stage: str) -> None:
+    """By default a partition is one task where there are many."""
+    frame = dd.from_map(lambda n: ROWS[["x"]] + n, range(partitions), meta=ROWS[["x"]])
+    writer = DataWriter(tmp_path)
+    lazy: LazyWrite = writer.write_dataframe(frame, "t", "parquet", compute=False)
+    assert stages(lazy)[stage] == partitions
 
 
 def test_open_columns_are_inferred_first(tmp_path: Path) -> None:
@@ -71,15 +101,17 @@ def test_gather_is_a_tree(tmp_path: Path, partitions: int, gathers: int) -> None
     assert lazy.compute().partitions == partitions
 
 
-def test_graph_that_travels_is_small(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_graph_that_travels_is_small(tmp_path: Path, *, fused: bool) -> None:
     """What a client sends does not grow with the partitions, also when the graph was looked at."""
     sizes = []
     for partitions in (10, 1000):
         frame = dd.from_map(lambda n: ROWS[["x"]] + n, range(partitions), meta=ROWS[["x"]])
         writer = DataWriter(tmp_path)
-        lazy: LazyWrite = writer.write_dataframe(frame, "t", "parquet", compute=False)
+        with dask.config.set({"pamola-dwriter.fuse-stages": fused}):
+            lazy: LazyWrite = writer.write_dataframe(frame, "t", "parquet", compute=False)
         graph = lazy.__dask_graph__()
-        assert len(graph) > 3 * partitions
+        assert len(graph) > (1 if fused else 3) * partitions
         sizes.append(len(cloudpickle.dumps(graph)))
         assert len(cloudpickle.loads(cloudpickle.dumps(graph))) == len(graph)
     assert sizes[1] < sizes[0] + 200

@@ -138,6 +138,8 @@ class Fold:
         """A worker reported what it stored of a partition; the last report counts."""
         amount = Amount(1, event.parts, event.rows, event.size_bytes)
         self._sizes.store(event.partition, amount, worker)
+        if event.memory_bytes:
+            self.took_in(event.partition, event.memory_bytes)
 
     def end(self, status: Status, now: float) -> None:
         """It has ended so; who waited for it knows better than its tasks, and may say it later."""

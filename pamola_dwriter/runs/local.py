@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from dask.sizeof import sizeof
 from pamola_dwriter import inflight, layout
 from pamola_dwriter.events import EndStatus, PartitionStaged
 from pamola_dwriter.graph import name_failures
-from pamola_dwriter.progress import FIRST_STAGES, LAST_STAGES
+from pamola_dwriter.progress import FIRST_STAGES
 from pamola_dwriter.runs.base import Inquiry, Run
 from pamola_dwriter.spec import RunSpec, WriterResult
 
@@ -27,6 +28,8 @@ class LocalRun(Run):
         super().__init__(graph, key, spec)
         self._failures: list[tuple[str, int, str]] = []
         """Stage, partition and class of each exception; filled by the threads that ran into it."""
+        self._told: deque[PartitionStaged] = deque()
+        """What threads told that the thread of the scheduler has not heard yet."""
 
     def ended(self, status: EndStatus) -> None:
         """Take note of how the write ended, and of what made it fail."""
@@ -38,7 +41,8 @@ class LocalRun(Run):
         self._check_not_cancelled()
         watch = (None, self._begin, self._before_task, self._after_task, None)
         tasks = name_failures(self._graph, self._fail)
-        result: WriterResult = dask.threaded.get(tasks, self._key, callbacks=[watch])
+        with inflight.listening(self.spec.write_id, self._told.append):
+            result: WriterResult = dask.threaded.get(tasks, self._key, callbacks=[watch])
         return result
 
     def _begin(self, dsk: Mapping[Any, Any], state: Mapping[str, Any]) -> None:
@@ -54,7 +58,7 @@ class LocalRun(Run):
             return
         stage, _, index = parsed
         self._fold.running(stage, index, _HERE)
-        if stage in FIRST_STAGES and index is not None:
+        if stage in FIRST_STAGES and index is not None and state["dependencies"][key]:
             taken = (state["cache"][needed] for needed in state["dependencies"][key])
             self._fold.took_in(index, sum(map(sizeof, taken)))
 
@@ -62,10 +66,9 @@ class LocalRun(Run):
         parsed = layout.parse_task_key(key)
         if parsed is None:
             return
-        stage, write_id, index = parsed
-        if stage in LAST_STAGES:
-            for partition, parts in result.items():
-                self._fold.staged(PartitionStaged.of(write_id, partition, parts), _HERE)
+        stage, _, index = parsed
+        while self._told:
+            self._fold.staged(self._told.popleft(), _HERE)
         self._fold.finished(stage, index, _HERE, time.time())
 
     def _fail(self, key: Any, partitions: tuple[int, ...], error: Exception) -> None:
