@@ -342,6 +342,15 @@ def test_every_link_is_tls_and_no_key_is_static(kind: str) -> None:
             assert spec["serviceAccountName"] == "lake"
 
 
+@pytest.mark.parametrize("kind", ["DaskCluster", "DaskJob"])
+def test_every_process_of_dask_logs_the_states_of_writes(kind: str) -> None:
+    """Each role is told to log below warnings, where the lines of a write are."""
+    for _, spec in pod_specs(the(kind)):
+        (container,) = spec["containers"]
+        env = {e["name"]: e.get("value") for e in container["env"]}
+        assert env["DASK_LOGGING__PAMOLA_DWRITER"] == "info"
+
+
 def test_no_resource_is_a_secret() -> None:
     """The chart makes no Secret: cert-manager and others do, and the chart names them."""
     assert "Secret" not in {m["kind"] for m in render(everything())}

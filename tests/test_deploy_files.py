@@ -248,6 +248,12 @@ def test_the_settings_that_compose_knows_are_explained() -> None:
     assert used == explained
 
 
+@pytest.mark.parametrize("name", ["scheduler", "worker", "notebook", "benchmark"])
+def test_every_process_of_dask_logs_the_states_of_writes(name: str) -> None:
+    """Scheduler, workers and clients are told to log below warnings, where those lines are."""
+    assert compose()["services"][name]["environment"]["DASK_LOGGING__PAMOLA_DWRITER"] == "info"
+
+
 def ours() -> Iterator[Path]:
     """Every file of the two folders, but for what prepare makes in them."""
     made = {DOCKER / "secrets", DOCKER / "data", DOCKER / ".env"}

@@ -45,7 +45,7 @@ securityContext:
     drop: [ALL]
 {{- end }}
 
-{{/* TLS for whatever role, and the address, which the operator would else say is tcp. */}}
+{{/* For whatever role: TLS, the log, and the address, which the operator would else say is tcp. */}}
 {{- define "pamola.env" -}}
 - name: DASK_SCHEDULER_ADDRESS
   value: {{ include "pamola.address" . }}
@@ -59,6 +59,9 @@ securityContext:
 - name: DASK_DISTRIBUTED__COMM__TLS__{{ . }}__KEY
   value: /etc/dask/tls/tls.key
 {{- end }}
+# One line for each state of a write; Dask's processes say nothing below warnings else.
+- name: DASK_LOGGING__PAMOLA_DWRITER
+  value: info
 {{- end }}
 
 {{/* For workers and jobs alone: where the store is, and keys by reference. */}}
