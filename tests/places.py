@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dask.dataframe as dd
@@ -32,14 +34,29 @@ def batch(first: int, rows: int = 10) -> pd.DataFrame:
     return pd.DataFrame({"x": numbers, "name": [f"person {n}" for n in numbers]})
 
 
-def slow_frame(partitions: int, seconds: float = 0.0) -> dd.DataFrame:
-    """Return a frame of five rows a partition, each of which takes a while to make."""
+def slow_frame(partitions: int, seconds: float = 0.0, gate: Path | None = None) -> dd.DataFrame:
+    """Return a frame of five rows a partition, each of which takes a while to make.
+
+    With `gate`, a new folder, half of the partitions are not made before it is gone.
+    """
     made = dd.from_pandas(pd.DataFrame({"x": range(5 * partitions)}), npartitions=partitions)
-    return made.map_partitions(_slowly, seconds, meta=made._meta)
+    if gate is not None:
+        gate.mkdir()
+    return made.map_partitions(_slowly, seconds, gate, partitions // 2, meta=made._meta)
 
 
-def _slowly(part: pd.DataFrame, seconds: float) -> pd.DataFrame:
+def open_gate(gate: Path) -> None:
+    """Let the other half be made."""
+    gate.rename(gate.with_suffix(".open"))
+
+
+def _slowly(part: pd.DataFrame, seconds: float, gate: Path | None, half: int) -> pd.DataFrame:
     time.sleep(seconds)
+    if gate is not None:
+        with suppress(FileNotFoundError):
+            while len(list(gate.iterdir())) >= half:
+                time.sleep(0.02)
+            gate.joinpath(str(part["x"].iloc[0])).touch()
     return part
 
 

@@ -361,8 +361,14 @@ def bokeh_documents(url: str, pages: Iterable[str]) -> dict[str, bytes]:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Return the content of every file, also of one that is being written."""
-    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    """Return the content of every file, also of one that is written or removed meanwhile."""
+    found = {}
+    for inside, _, names in os.walk(folder):  # which looks past folders that go meanwhile
+        for file in (Path(inside, name) for name in names):
+            with suppress(FileNotFoundError):
+                if file.is_file():
+                    found[str(file)] = file.read_bytes()
+    return found
 
 
 class _Everything(logging.Handler):

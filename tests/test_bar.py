@@ -25,7 +25,7 @@ from pamola_dwriter.errors import WriteFailedError
 from pamola_dwriter.events import WriteAnnounced
 from pamola_dwriter.progress import Failure, Fold, Snapshot, StageCounts
 from pamola_dwriter.spec import WriteId
-from tests.places import slow_frame
+from tests.places import open_gate, slow_frame
 
 
 @pytest.fixture
@@ -112,13 +112,15 @@ def test_an_interrupt_cancels_and_shows_it(
 
 def test_a_killed_worker(cluster: servers.Cluster, client: Client, tmp_path: Path) -> None:
     """The bar ends at exactly the partitions, rows and bytes that were committed."""
-    drawn = io.StringIO()
-    handle = DataWriter(tmp_path).submit_dataframe(slow_frame(40, 0.1), "a", format="csv")
+    drawn, gate = io.StringIO(), tmp_path / "gate"
+    frame = slow_frame(40, 0.1, gate=gate)
+    handle = DataWriter(tmp_path / "task").submit_dataframe(frame, "a", format="csv")
 
     def kill() -> None:
         while handle.progress().partitions_done < 10:
             time.sleep(0.05)
         cluster.kill_worker()
+        open_gate(gate)
 
     killer = threading.Thread(target=kill)
     killer.start()

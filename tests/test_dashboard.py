@@ -29,7 +29,7 @@ from pamola_dwriter.execution import WriteFuture
 from pamola_dwriter.plugin import NAME, WritesPlugin
 from pamola_dwriter.progress import Amount, Failure, Fold, PartitionState
 from pamola_dwriter.spec import WriteId
-from tests.places import slow_frame
+from tests.places import open_gate, slow_frame
 
 WRITE = WriteId("00112233445566aa")
 KEY = bytes(32)
@@ -178,8 +178,9 @@ def test_a_write_moves_and_ends_at_the_manifest(
 def test_a_killed_worker(board: servers.Cluster, browser: Browser, tmp_path: Path) -> None:
     """Retries show, and the end is exactly the manifest's."""
     with Client(board.scheduler_address):
-        handle = DataWriter(tmp_path).submit_dataframe(
-            slow_frame(60, 0.1), "survivor", format="csv"
+        gate = tmp_path / "gate"
+        handle = DataWriter(tmp_path / "task").submit_dataframe(
+            slow_frame(60, 0.1, gate=gate), "survivor", format="csv"
         )
 
         def look(page: Page) -> tuple[dict[str, str], dict[str, Any]]:
@@ -187,6 +188,7 @@ def test_a_killed_worker(board: servers.Cluster, browser: Browser, tmp_path: Pat
             while int(figures(page)["partitions"].split()[0]) < 15:
                 page.wait_for_timeout(200)
             board.kill_worker()
+            open_gate(gate)
             wait_for(page, handle, "committed")
             page.wait_for_timeout(1000)
             return figures(page), data(page, "workers")

@@ -18,7 +18,7 @@ from deploy.local import servers
 from pamola_dwriter import DataWriter, layout
 from pamola_dwriter.errors import WriteCancelledError, WriteFailedError
 from pamola_dwriter.plugin import WRITES_KEPT, WritesPlugin
-from tests.places import slow_frame
+from tests.places import open_gate, slow_frame
 
 GRAFANA = Path(servers.__file__).parents[1] / "grafana/pamola-writes.json"
 
@@ -80,7 +80,10 @@ def test_a_write_under_way_and_committed(own: servers.Cluster, tmp_path: Path) -
         small = DataWriter(tmp_path).write_dataframe(slow_frame(2), "a", format="csv")
         before = scrape(own)
         assert value(before, "pamola_rows_total") >= small.rows == 10
-        handle = DataWriter(tmp_path).submit_dataframe(slow_frame(40, 0.1), "b", format="csv")
+        gate = tmp_path / "gate"
+        handle = DataWriter(tmp_path / "task").submit_dataframe(
+            slow_frame(40, 0.1, gate=gate), "b", format="csv"
+        )
         while handle.progress().partitions_done < 5:
             time.sleep(0.05)
         under_way = scrape(own)
@@ -89,6 +92,7 @@ def test_a_write_under_way_and_committed(own: servers.Cluster, tmp_path: Path) -
         assert 5 <= value(under_way, "pamola_running_partitions_stored") < 40
         assert value(under_way, "pamola_running_tasks", stage="put", state="done") >= 5
         own.kill_worker()
+        open_gate(gate)
         result = handle.result()
         after = scrape(own)
     own.wait_for_workers()

@@ -22,7 +22,7 @@ from pamola_dwriter.execution import WriteFuture
 from pamola_dwriter.plugin import NAME, PROGRESS, WRITES_KEPT, WritesPlugin
 from pamola_dwriter.progress import Failure, Snapshot, StageCounts
 from pamola_dwriter.spec import WriteId
-from tests.places import slow_frame
+from tests.places import open_gate, slow_frame
 
 WRITE = WriteId("00112233445566aa")
 KEY = bytes(32)
@@ -82,10 +82,13 @@ def test_a_killed_worker_takes_its_work_back(
     cluster: servers.Cluster, client: Client, tmp_path: Path
 ) -> None:
     """Retries are counted, and the end is exactly what the manifest and the disk say."""
-    handle = DataWriter(tmp_path).submit_dataframe(slow_frame(40, 0.1), "a", format="csv")
+    gate = tmp_path / "gate"
+    frame = slow_frame(40, 0.1, gate=gate)
+    handle = DataWriter(tmp_path / "task").submit_dataframe(frame, "a", format="csv")
     while handle.progress().partitions_done < 10:
         time.sleep(0.05)
     cluster.kill_worker()
+    open_gate(gate)
     rows = [one.rows for one in _states(handle)]
     last, result = handle.progress(), handle.result()
     assert min(rows) < max(rows) <= 200

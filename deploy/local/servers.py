@@ -50,7 +50,9 @@ class Cluster:
             return dict(client.run(os.getpid, on_error="ignore"))
 
     def kill_worker(self, address: str | None = None) -> int:
-        """SIGKILL a worker, or any, and return its process id; its nanny starts another.
+        """SIGKILL a worker, or that with most results, and return its process id.
+
+        Its nanny starts another.
 
         Raises
         ------
@@ -58,9 +60,13 @@ class Cluster:
             There is no such worker any more.
         """
         pids = self.worker_pids()
-        if address not in pids and (address is not None or not pids):
+        if address is None and pids:
+            with self.connect() as client:
+                holding = client.has_what()
+            address = max(pids, key=lambda one: len(holding.get(one, ())))
+        if address is None or address not in pids:
             raise LookupError(f"no worker {address or 'at all'}")
-        pid = next(iter(pids.values())) if address is None else pids[address]
+        pid = pids[address]
         with suppress(ProcessLookupError):  # it has died meanwhile, which is what was wanted
             os.kill(pid, signal.SIGKILL)
         return pid
