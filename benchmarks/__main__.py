@@ -5,10 +5,12 @@ from __future__ import annotations
 import click
 
 from benchmarks.compile import compile_
+from benchmarks.finalize import finalize
 from benchmarks.job import job
 from benchmarks.peers.command import peers
 from benchmarks.plugin_cost import plugin_cost
 from benchmarks.report import report
+from benchmarks.sealing import sealing
 from benchmarks.write import write
 
 
@@ -18,10 +20,12 @@ def main() -> None:
 
 
 main.add_command(compile_)
+main.add_command(finalize)
 main.add_command(job)
 main.add_command(peers)
 main.add_command(plugin_cost)
 main.add_command(report)
+main.add_command(sealing)
 main.add_command(write)
 
 if __name__ == "__main__":

@@ -82,3 +82,21 @@ def test_compiling_against_the_peer(tmp_path: Path) -> None:
     seconds, sent = (Comparison.load(tmp_path / f"compile{end}.json") for end in ("", "-bytes"))
     assert seconds.figures.keys() == sent.figures.keys() == {sent.peer, *seconds.targets}
     assert sent.median("ours") > 1000
+
+
+def test_finalizing_records(tmp_path: Path) -> None:
+    """Each size has its seconds, memory and bytes of a result."""
+    run("finalize", "--records", "3", "--records", "30", "--keep", str(tmp_path))
+    kept = {file.stem: Comparison.load(file) for file in tmp_path.iterdir()}
+    assert kept.keys() == {f"finalize-{name}" for name in ("seconds", "each", "memory", "result")}
+    for comparison in kept.values():
+        assert list(comparison.figures) == ["3 records", "30 records"]
+        assert min(map(min, comparison.figures.values())) > 0
+
+
+def test_sealing_against_the_peers(tmp_path: Path) -> None:
+    """Each package sealed, and the peers are compared with ours."""
+    run("sealing", "--mib", "2", "--piece-mib", "1", "--rounds", "2", "--keep", str(tmp_path))
+    kept = Comparison.load(tmp_path / "sealing.json")
+    assert kept.peer == "ours"
+    assert kept.figures.keys() == {"ours", *kept.at_least}

@@ -1,0 +1,122 @@
+"""Commit synthetic part records on a real disk: seconds, memory, and bytes of the result.
+
+Every record has a staged file, which finalize moves into place. Each size has a process of its own,
+whose peak of memory is that of the records and of the commit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import resource
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import dask.dataframe as dd
+import pandas as pd
+import psutil
+
+from benchmarks.measuring import Comparison, keep_option, publish
+from pamola_dwriter import DataWriter, layout
+from pamola_dwriter.finalize import finalize as commit
+from pamola_dwriter.spec import Attempt, PartRecord, RunSpec
+
+MEASURES = {
+    "seconds": ("s", "commit"),
+    "each": ("s a record", "commit of one record: linear if it stays"),
+    "memory": ("bytes", "peak of memory of the records and the commit"),
+    "result": ("bytes", "result as it travels to the client"),
+}
+_STORED = b"bytes of a part"
+
+
+@click.command()
+@click.option(
+    "--records",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1_000, 10_000, 100_000),
+    show_default=True,
+    help="Give it again for more sizes.",
+)
+@click.option("--folder", type=click.Path(path_type=Path), help="On the disk to measure.")
+@keep_option
+def finalize(records: tuple[int, ...], folder: Path | None, keep: Path | None) -> None:
+    """Commit many part records that are staged on a disk."""
+    measured = {f"{count:,} records": _measure(count, folder) for count in records}
+    for name, (unit, words) in MEASURES.items():
+        comparison = Comparison(
+            name=f"finalize-{name}",
+            title=f"Finalize, local: {words}",
+            unit=unit,
+            peer=next(iter(measured)),
+            figures={size: [figures[name]] for size, figures in measured.items()},
+            parameters={"records": records},
+        )
+        publish(comparison, keep)
+
+
+def _measure(count: int, folder: Path | None) -> dict[str, float]:
+    """Measure in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    where = TemporaryDirectory(prefix="pamola-bench-", dir=folder)
+    with where as task_dir, context.Pool(1) as pool:
+        return pool.apply(_commit, (task_dir, count))
+
+
+def _commit(task_dir: str, count: int) -> dict[str, float]:
+    spec = _spec(task_dir, count)
+    start = psutil.Process().memory_info().rss
+    records = _stage(task_dir, count, spec)
+    began = time.perf_counter()
+    result = commit(records, None, spec)
+    seconds = time.perf_counter() - began
+    if result.partitions != count:
+        raise AssertionError(f"{result.partitions} of {count} partitions were committed")
+    return {
+        "seconds": seconds,
+        "each": seconds / count,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - start,
+        "result": len(pickle.dumps(result)),
+    }
+
+
+def _spec(task_dir: str, count: int) -> RunSpec:
+    frame = dd.from_map(_rows, range(count), meta=_rows(0))
+    writer = DataWriter(task_dir)
+    lazy: Any = writer.write_dataframe(frame, "wide", "parquet", compute=False, single_file=False)
+    spec: RunSpec = lazy._spec
+    return spec
+
+
+def _rows(number: int) -> pd.DataFrame:
+    return pd.DataFrame({"x": [number]})
+
+
+def _stage(task_dir: str, count: int, spec: RunSpec) -> dict[int, tuple[PartRecord, ...]]:
+    """Store a small file for each record, as parts are staged but for the wait for the disk."""
+    folder = layout.join(layout.STAGING, spec.write_id)
+    os.makedirs(f"{task_dir}/{folder}")
+    records = {}
+    for number in range(count):
+        attempt = Attempt(f"{number:08x}")
+        path = layout.part_name(number, spec.write_id, attempt, 0, "parquet")
+        staged = layout.join(folder, layout.staged_name(path, attempt))
+        with open(f"{task_dir}/{staged}", "wb") as file:
+            file.write(_STORED)
+        record = PartRecord(
+            path=path,
+            partition=number,
+            values=(),
+            rows=1,
+            size_bytes=len(_STORED),
+            plain_bytes=len(_STORED),
+            sha256=f"{number:064x}",
+            staged=staged,
+        )
+        records[number] = (record,)
+    return records
