@@ -7,6 +7,8 @@ import click
 from benchmarks.compile import compile_
 from benchmarks.finalize import finalize
 from benchmarks.job import job
+from benchmarks.json_append import json_append
+from benchmarks.memory import memory
 from benchmarks.peers.command import peers
 from benchmarks.plugin_cost import plugin_cost
 from benchmarks.report import report
@@ -22,6 +24,8 @@ def main() -> None:
 main.add_command(compile_)
 main.add_command(finalize)
 main.add_command(job)
+main.add_command(json_append)
+main.add_command(memory)
 main.add_command(peers)
 main.add_command(plugin_cost)
 main.add_command(report)

@@ -1,7 +1,8 @@
 """Seal bytes in memory: our sealed format against Tink's and age's packages for Python.
 
 All three are authenticated streams of segments; Tink's is the same stream as ours. One thread seals
-pieces of the size of a part, one after the other, each into one buffer.
+pieces of the size of a part, one after the other, each into one buffer. The packages are imported
+late: who runs the other benchmarks need not have them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pyrage
-import tink
-from tink import streaming_aead
 
 from benchmarks.measuring import Comparison, keep_option, publish, rounds_option, time_in_turns
 from pamola_dwriter import envelope
@@ -66,6 +64,8 @@ def sealing(mib: int, piece_mib: int, rounds: int, keep: Path | None) -> None:
 
 
 def _seals() -> dict[str, Seal]:
+    import pyrage
+
     key = os.urandom(32)
     recipient = pyrage.x25519.Identity.generate().to_public()
     primitive = _tink_primitive()
@@ -91,6 +91,9 @@ class _Kept(io.BytesIO):
 
 
 def _tink_primitive() -> Any:
+    import tink
+    from tink import streaming_aead
+
     streaming_aead.register()
     template = streaming_aead.streaming_aead_key_templates.AES256_GCM_HKDF_1MB
     return tink.new_keyset_handle(template).primitive(streaming_aead.StreamingAead)

@@ -100,3 +100,26 @@ def test_sealing_against_the_peers(tmp_path: Path) -> None:
     kept = Comparison.load(tmp_path / "sealing.json")
     assert kept.peer == "ours"
     assert kept.figures.keys() == {"ours", *kept.at_least}
+
+
+TINY = ("--scale", "0.001", "--partitions", "2", "--rounds", "2")
+
+
+def test_memory_against_the_peer(tmp_path: Path) -> None:
+    """Every writer takes some, on workers of its own."""
+    run("memory", *TINY, "--keep", str(tmp_path))
+    kept = Comparison.load(tmp_path / "memory.json")
+    assert kept.figures.keys() == {kept.peer, *kept.targets}
+    assert min(map(min, kept.figures.values())) > 0
+
+
+def test_appending_to_json(tmp_path: Path) -> None:
+    """Without the peer, which is not installed here; with it the command says what is missing."""
+    run("json-append", "--no-peer", "--items", "20", "--rounds", "2", "--keep", str(tmp_path))
+    whole = Comparison.load(tmp_path / "json-append.json")
+    growth = Comparison.load(tmp_path / "json-append-growth.json")
+    assert min(whole.figures["ours"]) >= 4 * growth.median("the first tenth")
+    command = [sys.executable, "-m", "benchmarks", "json-append"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "pip install pamola-core==1.0.0.dev4" in done.stderr

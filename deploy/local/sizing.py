@@ -8,9 +8,6 @@ resident memory is looked at every ten milliseconds.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
@@ -18,16 +15,15 @@ from typing import Any
 
 import click
 import dask.dataframe as dd
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.generated import lineitem
 from deploy.local import servers
+from deploy.local.watching import watch_memory
 from pamola_dwriter import DataWriter
 
 PARTITIONS = 6
-_LOOK_SECONDS = 0.01
 
 
 @click.command()
@@ -67,28 +63,10 @@ def _write(cluster: servers.Cluster, source: Path, writer: DataWriter) -> tuple[
     with cluster.connect().as_current():
         small = dd.read_parquet(source, columns=["l_orderkey"]).partitions[0]
         writer.write_dataframe(small, "first", "parquet", encryption_key="env:PII_KEY")
-        with _watched(psutil.Process(pid)) as seen:
+        with watch_memory([pid]) as (seen,):
             frame = dd.read_parquet(source, dtype_backend="pyarrow")
             writer.write_dataframe(frame, "all", "parquet", encryption_key="env:PII_KEY")
     return seen[0], max(seen)
-
-
-@contextmanager
-def _watched(process: psutil.Process) -> Iterator[list[int]]:
-    """Yield what memory the process had since, first to last; it grows until the block ends."""
-    seen, ended = [int(process.memory_info().rss)], threading.Event()
-
-    def look() -> None:
-        while not ended.wait(_LOOK_SECONDS):
-            seen.append(int(process.memory_info().rss))
-
-    watching = threading.Thread(target=look)
-    watching.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        watching.join()
 
 
 def _mib(size: int) -> int:
