@@ -11,7 +11,9 @@ from benchmarks.json_append import json_append
 from benchmarks.memory import memory
 from benchmarks.peers.command import peers
 from benchmarks.plugin_cost import plugin_cost
+from benchmarks.read import read
 from benchmarks.report import report
+from benchmarks.scheduler import scheduler
 from benchmarks.sealing import sealing
 from benchmarks.write import write
 
@@ -28,7 +30,9 @@ main.add_command(json_append)
 main.add_command(memory)
 main.add_command(peers)
 main.add_command(plugin_cost)
+main.add_command(read)
 main.add_command(report)
+main.add_command(scheduler)
 main.add_command(sealing)
 main.add_command(write)
 

@@ -37,7 +37,7 @@ Build = Callable[[str], Any]
 @keep_option
 def compile_(partitions: int, rounds: int, keep: Path | None) -> None:
     """Compile and submit a write, against ``to_parquet``: seconds and bytes."""
-    frame = dd.from_map(_rows, range(partitions), meta=_rows(0))
+    frame = wide_frame(partitions)
     sent: dict[str, list[float]] = {}
     with (
         TemporaryDirectory(prefix="pamola-bench-") as folder,
@@ -83,6 +83,11 @@ def compile_(partitions: int, rounds: int, keep: Path | None) -> None:
     )
 
 
+def wide_frame(partitions: int) -> dd.DataFrame:
+    """Return a frame of so many partitions of ten rows, each made by its task."""
+    return dd.from_map(_rows, range(partitions), meta=_rows(0))
+
+
 def _rows(number: int) -> pd.DataFrame:
     return pd.DataFrame({"x": range(number, number + 10), "name": "somebody"})
 
@@ -95,16 +100,17 @@ def _ours(frame: dd.DataFrame, target: str, key: bytes | None) -> Any:
 def _submit(client: Client, build: Build, folder: str, partitions: int) -> float:
     began = time.perf_counter()
     future = client.compute(build(f"{folder}/{time.monotonic_ns()}"))
-    while client.run_on_scheduler(_known) < partitions:
+    while client.run_on_scheduler(known_tasks) < partitions:
         time.sleep(0.01)
     seconds = time.perf_counter() - began
     future.release()
-    while client.run_on_scheduler(_known):
+    while client.run_on_scheduler(known_tasks):
         time.sleep(0.05)
     return seconds
 
 
-def _known(dask_scheduler: Scheduler) -> int:
+def known_tasks(dask_scheduler: Scheduler) -> int:
+    """Return how many tasks a scheduler knows; for ``Client.run_on_scheduler``."""
     return len(dask_scheduler.tasks)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -52,6 +52,21 @@ class Place:
         files = s3fs.S3FileSystem(**self._server.storage_options, use_listings_cache=False)
         if files.exists(folder):
             files.rm(folder, recursive=True)
+
+    @contextmanager
+    def counted(self) -> Iterator[tuple[dict[str, Any], Callable[[], int]]]:
+        """Reach an S3 server over a line that counts, which takes time.
+
+        Yields
+        ------
+        dict and callable
+            Storage options for that line, and what returns the bytes that clients have received
+            over it, heads of replies among them.
+        """
+        if self._server is None:
+            raise ValueError("a disk has no line to count on")
+        with proxy(self._server.ports[0]) as line:
+            yield self._server.storage_options_by(line.port), lambda: line.bytes_received
 
 
 @contextmanager

@@ -58,11 +58,14 @@ class Proxy:
     connections, requests, resets : int
         How many there have been. A request begins with the first byte that a client sends
         after the server has spoken.
+    bytes_received : int
+        What the server has sent and clients were passed on.
     """
 
     def __init__(self, upstream_port: int, line: Line, seed: int) -> None:
         self.line = line
         self.connections = self.requests = self.resets = 0
+        self.bytes_received = 0
         self._upstream_port = upstream_port
         self._random = random.Random(seed)  # noqa: S311 - faults, not secrets
         self._flowing = asyncio.Event()
@@ -166,6 +169,7 @@ class Proxy:
                 await self._begin(link)
             await self._flowing.wait()
             passed = link.pass_on(len(data), up=up)
+            self.bytes_received += 0 if up else passed
             destination.write(data[:passed])
             if passed < len(data):
                 # What was passed on is in the kernel by now, unless its buffers are full.
