@@ -1,8 +1,8 @@
 """Read a column of a sealed dataset, against the same column of the plain one: seconds and bytes.
 
 ``python -m benchmarks read`` writes TPC-H lineitem, which has 16 columns, plain and encrypted, and
-reads ``l_extendedprice``, a decimal that compresses as well as the average column, on a
-LocalCluster of two single-threaded workers. Each read opens the dataset and makes a pandas frame of
+reads ``l_extendedprice``, the decimal that most queries of TPC-H need, on a cluster of two
+single-threaded workers. Each read opens the dataset and makes a pandas frame of
 every partition. ``dd.read_parquet`` of the plain dataset, which checks nothing, stands beside it.
 
 What is read from an S3 server is counted by a proxy before it: all bytes that the server sends,
@@ -25,7 +25,7 @@ from typing import Any
 
 import click
 import dask.dataframe as dd
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from benchmarks import lineitem
 from benchmarks.measuring import (
@@ -38,6 +38,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.places import PLACES, Place, open_place
 from benchmarks.write import KEY
+from deploy.local.servers import cluster
 from pamola_dwriter import DataWriter, read_dataset
 
 PEER = "plain"
@@ -74,8 +75,8 @@ def read(
     with (
         TemporaryDirectory(prefix="pamola-bench-") as folder,
         open_place(options["place"], Path(folder)) as place,
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
+        cluster(n_workers=2, dashboard=False) as running,
+        Client(running.scheduler_address) as client,
     ):
         tables = source or Path(folder)
         tables.mkdir(parents=True, exist_ok=True)

@@ -113,6 +113,30 @@ def test_memory_against_the_peer(tmp_path: Path) -> None:
     assert min(map(min, kept.figures.values())) > 0
 
 
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_reading_a_column(place: str, tmp_path: Path) -> None:
+    """Seconds and bytes of each reader are kept; sealed bytes are never fewer than plain ones."""
+    chosen = ("--place", place, "--column", "l_tax", "--keep", str(tmp_path))
+    run("read", "--source", str(tmp_path / "tables"), *TINY, *chosen)
+    seconds, read = (
+        Comparison.load(tmp_path / f"read-{place}-l_tax{end}.json") for end in ("", "-bytes")
+    )
+    assert seconds.figures.keys() == read.figures.keys() > {seconds.peer, *seconds.targets}
+    assert read.median("sealed") >= read.median("plain") > 1000
+
+
+def test_the_cost_for_the_scheduler(tmp_path: Path) -> None:
+    """Stand-ins take a write to its end; each size is kept, with the peer and without it."""
+    sizes = ("--partitions", "70", "--partitions", "140", "--per-worker", "35")
+    run("scheduler", *sizes, "--peer-up-to", "70", "--keep", str(tmp_path))
+    kept = {file.stem: Comparison.load(file) for file in tmp_path.iterdir()}
+    assert kept["scheduler-cpu-70"].figures.keys() == {"to_parquet", "ours"}
+    assert kept["scheduler-memory-140"].figures.keys() == {"ours"}
+    growth = kept["scheduler-cpu-growth-ours"]
+    assert list(growth.figures) == ["70 partitions", "140 partitions"]
+    assert growth.median("140 partitions") > 0
+
+
 def test_appending_to_json(tmp_path: Path) -> None:
     """Without the peer, which is not installed here; with it the command says what is missing."""
     run("json-append", "--no-peer", "--items", "20", "--rounds", "2", "--keep", str(tmp_path))
