@@ -26,6 +26,8 @@ from pamola_dwriter import DataWriter
 
 PEER = "to_parquet"
 KEY = bytes(range(32))
+PAYLOAD = 5e6
+"""Most bytes that may travel to the scheduler."""
 
 Build = Callable[[str], Any]
 """Returns a collection that is not yet computed and would write to a folder."""
@@ -73,10 +75,11 @@ def compile_(partitions: int, rounds: int, keep: Path | None) -> None:
     publish(
         Comparison(
             name="compile-bytes",
-            title=f"What {title} sends to the scheduler (at most 5 MB is the target)",
+            title=f"What {title} sends to the scheduler",
             unit="bytes",
             peer=PEER,
             figures=sent,
+            at_most=dict.fromkeys(aims, PAYLOAD),
             parameters=parameters,
         ),
         keep,

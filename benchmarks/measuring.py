@@ -23,6 +23,7 @@ from typing import Any
 import click
 
 from benchmarks.machine import describe_machine
+from benchmarks.units import digits, spell
 
 RESULTS = Path(__file__).parent / "results"
 """Where results are kept, one file for each comparison."""
@@ -39,7 +40,7 @@ class Ratio:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+        return f"{digits(self.median)} ({digits(self.low)} to {digits(self.high)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Comparison:
     title : str
         What was measured, in words.
     unit : str
-        Of the figures: ``"s"``, ``"bytes"``.
+        Of the figures: see :func:`benchmarks.units.spell`.
     peer : str or None
         The candidate that the others are compared with.
     figures : mapping of str to list of float
@@ -66,6 +67,8 @@ class Comparison:
         What each candidate guarantees, or how it was set up.
     at_least : mapping of str to float
         Smallest ratio that a candidate shall have, where the peer is the one that is judged.
+    at_most : mapping of str to float
+        Largest figure that a candidate shall have, whatever the others have.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Comparison:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     remarks: Mapping[str, str] = field(default_factory=dict)
     at_least: Mapping[str, float] = field(default_factory=dict)
+    at_most: Mapping[str, float] = field(default_factory=dict)
 
     def median(self, candidate: str) -> float:
         """Return the median of a candidate's figures."""
@@ -92,29 +96,34 @@ class Comparison:
 
     def reached(self, candidate: str) -> bool | None:
         """Return whether a candidate reached its target; None if it has none."""
-        if (ratio := self.ratio(candidate)) is None or not self.aim(candidate):
+        if not self.aim(candidate):
             return None
-        most = self.targets.get(candidate, math.inf)
-        return self.at_least.get(candidate, -math.inf) <= ratio.median <= most
+        ratio = self.ratio(candidate)
+        least, most = self.at_least.get(candidate, 0), self.targets.get(candidate, math.inf)
+        fits = ratio is None or least <= ratio.median <= most
+        return fits and self.median(candidate) <= self.at_most.get(candidate, math.inf)
 
     def aim(self, candidate: str) -> str:
         """Return the target of a candidate in words; empty if it has none."""
-        least, most = self.at_least.get(candidate), self.targets.get(candidate)
+        ratios, figure = self.peer is not None, self.at_most.get(candidate)
+        least = self.at_least.get(candidate) if ratios else None
+        most = self.targets.get(candidate) if ratios else None
         words = (
             None if least is None else f">= {least:g}",
             None if most is None else f"<= {most:g}",
+            None if figure is None else f"<= {spell(figure, self.unit)}",
         )
         return ", ".join(filter(None, words))
 
     def table(self) -> str:
         """Return the result as lines of text."""
-        lines = [self.title, f"{'':<28}{f'median, {self.unit}':>16}  ratio (rounds)"]
+        lines = [self.title, f"{'':<28}{'median':>20}  ratio (rounds)"]
         for candidate in self.figures:
             ratio = self.ratio(candidate)
             verdict = {True: "reached", False: "MISSED", None: ""}[self.reached(candidate)]
             aim = f"  target {words} {verdict}" if (words := self.aim(candidate)) else ""
-            median = f"{self.median(candidate):,.4g}"
-            lines.append(f"{candidate:<28}{median:>16}  {ratio or ''}{aim}")
+            median = spell(self.median(candidate), self.unit)
+            lines.append(f"{candidate:<28}{median:>20}  {ratio or ''}{aim}")
         return "\n".join(lines)
 
     def keep(self, folder: Path) -> Path:

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from benchmarks.measuring import Comparison
+from benchmarks.units import digits, spell
 
 _INK, _PALE, _BAR, _OURS, _TARGET = "#333333", "#d9d9d9", "#a6bddb", "#2b8cbe", "#d95f0e"
 _WIDTH, _BAR_HEIGHT, _HEAD_HEIGHT = 8.0, 0.3, 0.75
@@ -37,6 +38,11 @@ def _candidates(comparison: Comparison) -> list[str]:
     return [name for name in comparison.figures if name != comparison.peer]
 
 
+def _ratios_aimed_at(comparison: Comparison, name: str) -> list[float]:
+    bounds = (comparison.targets.get(name), comparison.at_least.get(name))
+    return [bound for bound in bounds if bound is not None]
+
+
 def _draw_one(axes: Axes, comparison: Comparison) -> None:
     largest, smallest = 1.0, 1.0
     names = _candidates(comparison)
@@ -45,33 +51,46 @@ def _draw_one(axes: Axes, comparison: Comparison) -> None:
         if ratio is None:
             continue
         largest, smallest = max(largest, ratio.high), min(smallest, ratio.low)
+        aims = _ratios_aimed_at(comparison, name)
         color = _OURS if name.startswith("ours") else _BAR
         axes.barh(row, ratio.median, color=color, height=0.62)
         axes.plot([ratio.low, ratio.high], [row, row], color=_INK, linewidth=1.2)
         axes.annotate(
-            f"{ratio.median:.2f}",
-            (max(ratio.high, ratio.median), row),
+            f"{digits(ratio.median)} ({spell(comparison.median(name), comparison.unit)})",
+            (max([ratio.high, *(aim for aim in aims if aim < 1.6 * ratio.median)]), row),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
             color=_INK,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
-        for aim in (comparison.targets.get(name), comparison.at_least.get(name)):
-            if aim is not None:
-                axes.plot([aim, aim], [row - 0.42, row + 0.42], color=_TARGET, linewidth=2.2)
-    if largest > _WIDE:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlim(smallest * 0.7, largest * 1.4)
-    else:
-        axes.set_xlim(0, largest * 1.12)
-    axes.axvline(1.0, color=_INK, linewidth=0.8, linestyle=":")
+        for aim in aims:
+            axes.plot([aim, aim], [row - 0.42, row + 0.42], color=_TARGET, linewidth=2.2)
+    _set_limits(axes, smallest, largest)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_title(comparison.title, loc="left", fontsize=9, wrap=True)
-    axes.set_xlabel(f"times {comparison.peer} ({comparison.unit}); orange: target", fontsize=8)
+    _label(axes, comparison)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(length=0)
     axes.grid(axis="x", color=_PALE, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _set_limits(axes: Axes, smallest: float, largest: float) -> None:
+    """Show from zero on or, where ratios are large, all of them by a logarithm."""
+    if largest > _WIDE:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlim(smallest * 0.7, largest * 3)
+    else:
+        axes.set_xlim(0, largest * 1.25)
+    axes.axvline(1.0, color=_INK, linewidth=0.8, linestyle=":")
+
+
+def _label(axes: Axes, comparison: Comparison) -> None:
+    peer = str(comparison.peer)
+    words = f"times {peer} ({spell(comparison.median(peer), comparison.unit)})"
+    if any(_ratios_aimed_at(comparison, name) for name in comparison.figures):
+        words += "; orange: target"
+    axes.set_title(comparison.title, loc="left", fontsize=9, wrap=True)
+    axes.set_xlabel(words, fontsize=8)

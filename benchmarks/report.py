@@ -18,6 +18,7 @@ import click
 
 from benchmarks.measuring import RESULTS, Comparison
 from benchmarks.plots import draw
+from benchmarks.units import spell
 
 _HEAD = """\
 # Results
@@ -25,7 +26,7 @@ _HEAD = """\
 Made by `python -m benchmarks report` from the JSON files beside it: edit nothing here.
 
 Candidates take turns in one process tree. A ratio is one of medians, in brackets the smallest and
-the largest of a round; its target is a bound of the ratio of medians.
+the largest of a round; a target without a unit is a bound of the ratio of medians.
 """
 _VERDICTS = {True: "yes", False: "**no**", None: ""}
 _GUARANTEES = ("atomic", "encrypted", "checksummed", "retried")
@@ -128,16 +129,19 @@ def _section(result: Result) -> str:
 
 
 def _figures(comparison: Comparison) -> str:
-    head = ["", f"median, {comparison.unit}"]
-    head += [f"against {comparison.peer}", "target", "reached"] if comparison.peer else []
+    aimed = any(comparison.aim(name) for name in comparison.figures)
+    head = ["", "median"]
+    head += [f"against {comparison.peer}"] if comparison.peer else []
+    head += ["target", "reached"] if aimed else []
     written = comparison.parameters.get("written", {})
     head += ["files", "MB"] if written else []
     rows = []
     for name in comparison.figures:
-        row = [name, _number(comparison.median(name))]
+        row = [name, spell(comparison.median(name), comparison.unit)]
         if comparison.peer is not None:
-            ratio = "" if name == comparison.peer else str(comparison.ratio(name))
-            row += [ratio, comparison.aim(name), _VERDICTS[comparison.reached(name)]]
+            row.append("" if name == comparison.peer else str(comparison.ratio(name)))
+        if aimed:
+            row += [comparison.aim(name), _VERDICTS[comparison.reached(name)]]
         if written:
             row += [str(written[name]["files"]), f"{written[name]['bytes'] / 1e6:,.1f}"]
         rows.append(row)
@@ -150,8 +154,8 @@ def _origin(result: Result) -> str:
     lines = [f"`{result.command}`\n"] if result.command else []
     rounds = len(next(iter(result.comparison.figures.values())))
     lines.append(
-        f"{rounds} rounds, {result.measured}; {machine['system']}, {machine['cores']} cores, "
-        f"{machine['memory_bytes'] / 2**30:.0f} GiB; "
+        f"{rounds} round{'' if rounds == 1 else 's'}, {result.measured}; {machine['system']}, "
+        f"{machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB; "
         + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         + ".\n"
     )
@@ -165,7 +169,3 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -25,6 +25,7 @@ from benchmarks.peers import command
 from benchmarks.peers.peer import Guarantees, MissingEngineError, Peer, Task, checked, require
 from benchmarks.peers.today import AES, AGE
 from benchmarks.report import as_markdown, load_all, report
+from benchmarks.units import spell
 
 SIZES = ("--scale", "0.001", "--partitions", "2", "--rounds", "2")
 
@@ -177,6 +178,34 @@ def test_targets_from_below_and_above() -> None:
     assert "target >= 1.1 MISSED" in slow.table()
 
 
+def test_a_target_that_is_no_ratio(tmp_path: Path) -> None:
+    """It holds beside one that is, and also where there is no peer; it is shown with its unit."""
+    kept = comparison(at_most={"polars": 2.5, "ours": 2.5})
+    assert [kept.reached(name) for name in ("ours", "polars")] == [False, False]
+    assert kept.aim("polars") == ">= 1, <= 2.50 s"
+    alone = comparison(peer=None, at_most={"polars": 3.5})
+    assert (alone.reached("polars"), alone.aim("polars")) == (True, "<= 3.50 s")
+    alone.keep(tmp_path)
+    assert "| polars | 3.00 s | <= 3.50 s | yes |" in as_markdown(load_all(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "words"),
+    [
+        (12.345, "s", "12.3 s"),
+        (0.00032, "s a partition", "320 µs a partition"),
+        (0, "s", "0 ns"),
+        (4_999_999, "bytes", "5.00 MB"),
+        (999, "bytes", "999 B"),
+        (1234567, "rows", "1,234,567 rows"),
+        (0.0033, "", "0.0033"),
+    ],
+)
+def test_figures_have_a_unit_of_their_size(value: float, unit: str, words: str) -> None:
+    """Three digits, by a thousand a step."""
+    assert spell(value, unit) == words
+
+
 def test_a_kept_result_names_its_command_without_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,8 +231,8 @@ def test_the_report_is_the_same_for_the_same_results(tmp_path: Path) -> None:
     assert seen[0] == seen[1]
     page = seen[0][0].decode()
     assert page.index("## peers") < page.index("## write")
-    assert "| spark | 9 | 3.00 (2.00 to 6.67) | <= 2.5 | **no** |" in page
-    assert "| polars | 3 | 1.00 (0.67 to 1.50) | >= 1 | yes |" in page
+    assert "| spark | 9.00 s | 3.00 (2.00 to 6.67) | <= 2.5 | **no** |" in page
+    assert "| polars | 3.00 s | 1.00 (0.67 to 1.50) | >= 1 | yes |" in page
     assert not (tmp_path / "write.svg").exists()
     assert b"polars" in seen[0][1]
 
