@@ -232,6 +232,13 @@ def _part_path(
 
 
 def _sealed_header(spec: RunSpec, used: Sealing, index: int, path: str) -> dict[str, Any]:
+    columnar = formats.get(spec.format.name).columnar
+    return _own_header(spec, used, index, path) | (
+        {"segment": envelope.SMALL_SEGMENT} if columnar else {}
+    )
+
+
+def _own_header(spec: RunSpec, used: Sealing, index: int, path: str) -> dict[str, Any]:
     if not spec.target.single_file:
         return manifest.sealed_header(spec.write_id, "part", path) | {"partition": index}
     return sealing.file_header(

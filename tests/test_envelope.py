@@ -25,6 +25,7 @@ from pamola_dwriter.envelope import (
     MAGIC,
     MAX_HEADER,
     SEGMENT,
+    SMALL_SEGMENT,
     SealedHeader,
     SealedReader,
     encode_header,
@@ -82,10 +83,10 @@ class Stored:
         return reader
 
 
-def tink_primitive(key: bytes) -> streaming_aead.StreamingAead:
+def tink_primitive(key: bytes, segment: int = SEGMENT) -> streaming_aead.StreamingAead:
     """Return Tink's own implementation under our raw key."""
     params = aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingParams(
-        ciphertext_segment_size=SEGMENT, derived_key_size=32, hkdf_hash_type=common_pb2.SHA256
+        ciphertext_segment_size=segment, derived_key_size=32, hkdf_hash_type=common_pb2.SHA256
     )
     value = aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingKey(params=params, key_value=key)
     data = tink_pb2.KeyData(
@@ -107,6 +108,40 @@ class Sink(io.BytesIO):
     def close(self) -> None:
         self.content = self.getvalue()
         super().close()
+
+
+@pytest.mark.parametrize("segment", [4096, SMALL_SEGMENT, 2 * SEGMENT])
+def test_the_header_may_name_another_segment_size(segment: int) -> None:
+    """Tink opens such a stream at that size; we open it, and fetch no more than it takes."""
+    header = HEADER | {"segment": segment}
+    sealed = seal(PLAIN, KEY, header).to_pybytes()
+    prefix = len(encode_header(header))
+    assert len(sealed) == sealed_size(len(PLAIN), prefix, segment)
+    stream = tink_primitive(KEY, segment).new_decrypting_stream(
+        io.BytesIO(sealed[prefix:]), sealed[:prefix]
+    )
+    assert stream.read() == PLAIN
+    assert open_sealed(sealed, KEY) == PLAIN
+    stored = Stored(sealed)
+    reader = stored.open()
+    reader.seek(segment)
+    assert reader.read(100) == PLAIN[segment:][:100]
+    assert stored.ranges == [(prefix + segment, prefix + 2 * segment)]
+
+
+@pytest.mark.parametrize("segment", [0, -1, 16, 4095, 2**26 + 1, True, 65536.0, "65536", None])
+def test_an_impossible_segment_size_is_refused(segment: object) -> None:
+    """Whoever made the header, no buffer of that size is asked for."""
+    sealed = encode_header(HEADER | {"segment": segment}) + SEALED[PREFIX:]
+    with pytest.raises(IntegrityError, match="impossible segment size"):
+        open_sealed(sealed, KEY)
+
+
+def test_another_segment_size_does_not_open() -> None:
+    """The header is authenticated, the size in it too."""
+    sealed = encode_header(HEADER | {"segment": 2 * SEGMENT}) + SEALED[PREFIX:]
+    with pytest.raises(IntegrityError):
+        open_sealed(sealed, KEY)
 
 
 @pytest.mark.parametrize("size", BOUNDARIES)

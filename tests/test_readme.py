@@ -119,7 +119,7 @@ def split(sealed: bytes) -> tuple[dict[str, Any], bytes, bytes]:
 
 def open_stream(stream: bytes, prefix: bytes, dataset_key: bytes) -> bytes:
     """Open a stream as the section "The sealed format" says, with nothing of the package."""
-    size = 1_048_576
+    size = json.loads(prefix[8:]).get("segment", 1_048_576)
     assert stream[0] == 0x28
     salt, nonce_prefix = stream[1:33], stream[33:40]
     aes = AESGCM(HKDF(SHA256(), 32, salt, prefix).derive(dataset_key))
@@ -159,6 +159,7 @@ def test_the_page_is_enough_to_open_a_dataset(tmp_path: Path, which: int) -> Non
     assert (hashlib.sha256(stored).hexdigest(), len(stored)) == (part["sha256"], part["size_bytes"])
     header, prefix, stream = split(stored)
     expected = {"kind": "part", "path": part["path"], "write_id": write_id, "partition": 0}
+    expected |= {"segment": 65_536}
     assert header == expected
     assert prefix[8:] == json.dumps(expected, sort_keys=True, separators=(",", ":")).encode()
     plain = open_stream(stream, prefix, key)

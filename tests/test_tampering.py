@@ -30,7 +30,8 @@ from pamola_dwriter import (
     rotate_keys,
     verify,
 )
-from pamola_dwriter.envelope import SEGMENT, encode_header, read_header
+from pamola_dwriter.envelope import SMALL_SEGMENT as SEGMENT
+from pamola_dwriter.envelope import encode_header, read_header
 from pamola_dwriter.errors import (
     DataReadError,
     IntegrityError,
@@ -40,7 +41,7 @@ from pamola_dwriter.errors import (
 from tests.places import Place
 
 KEY = bytes(range(32))
-ROWS = 100_000
+ROWS = 6_000
 MARKER = "confidential-"
 SALT = "A" * 22 + "=="
 

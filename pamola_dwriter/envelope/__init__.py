@@ -5,13 +5,14 @@
     b"PDW1" | uint32 BE length | header, canonical JSON | Tink AES256-GCM-HKDF stream
     └──────────── prefix = associated data ───────────┘
 
-    stream  = 40 | salt (32) | nonce prefix (7) | segments of 1 MiB, the first 40 bytes shorter
+    stream  = 40 | salt (32) | nonce prefix (7) | segments, the first 40 bytes shorter
     segment = AES-256-GCM under HKDF-SHA256(key, salt, info=prefix), its 16-byte tag last,
               nonce = nonce prefix | uint32 BE segment number | 1 if it is the last, else 0
 
-The stream is that of Tink's ``AesGcmHkdfStreamingKey`` (``AES256_GCM_HKDF_1MB``, RAW), so any
-Tink library opens it given the key and the prefix. Its tags vouch for the header too: one that
-was edited, or put before another stream, opens nothing. See
+Segments have 1 MiB, or the size that the header names as ``segment``: 64 KiB in parts that are read
+by columns. The stream is that of Tink's ``AesGcmHkdfStreamingKey`` (``AES256_GCM_HKDF_1MB``, RAW,
+but for that size), so any Tink library opens it given the key and the prefix. Its tags vouch for
+the header too: one that was edited, or put before another stream, opens nothing. See
 https://developers.google.com/tink/streaming-aead/aes_gcm_hkdf_streaming
 """
 
@@ -37,12 +38,14 @@ from pamola_dwriter.envelope.header import (
     SealedHeader,
     encode_header,
     read_header,
+    segment_size,
 )
 from pamola_dwriter.envelope.reader import SealedReader
 from pamola_dwriter.envelope.segments import (
     NONCE_PREFIX,
     SALT,
     SEGMENT,
+    SMALL_SEGMENT,
     STREAM_HEADER,
     Layout,
     Stream,
@@ -55,6 +58,7 @@ __all__ = [
     "MAGIC",
     "MAX_HEADER",
     "SEGMENT",
+    "SMALL_SEGMENT",
     "ReadRange",
     "SealedHeader",
     "SealedReader",
@@ -83,7 +87,8 @@ def seal(data: Any, key: bytes, header: Mapping[str, Any]) -> pa.Buffer:
     key : bytes
         The dataset key.
     header : mapping
-        JSON values; anybody can read them.
+        JSON values; anybody can read them. ``segment`` is the stored size of a full segment,
+        which is :data:`SEGMENT` if it is missing.
     """
     return seal_with(
         data, key, header, salt=os.urandom(SALT), nonce_prefix=os.urandom(NONCE_PREFIX)
@@ -100,7 +105,7 @@ def seal_with(
     if len(salt) != SALT or len(nonce_prefix) != NONCE_PREFIX:
         raise ValueError(f"salt takes {SALT} bytes, nonce_prefix {NONCE_PREFIX}")
     prefix, plain = encode_header(header), view(data)
-    layout = Layout(len(prefix), len(plain))
+    layout = Layout(len(prefix), len(plain), segment_size(header))
     stream = Stream(layout, key, prefix, salt, nonce_prefix)
     buffer = pa.allocate_buffer(layout.total)
     out = view(buffer)

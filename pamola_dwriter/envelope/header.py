@@ -7,10 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pamola_dwriter.envelope.segments import SEGMENT
 from pamola_dwriter.errors import IntegrityError, UnsupportedVersionError
 
 MAGIC = b"PDW1"
 MAX_HEADER = 1 << 20
+
+_SEGMENTS = range(1 << 12, (1 << 26) + 1)
+"""Sizes that a segment may have: one is held in memory."""
 
 _HEAD = 4096  # one request brings nearly every header, and the stream header after it
 
@@ -41,6 +45,20 @@ class SealedHeader:
         for name, value in expect.items():
             if name not in self.fields or _canonical(self.fields[name]) != _canonical(value):
                 raise IntegrityError(f"the sealed header has another {name!r} than expected")
+
+
+def segment_size(header: Mapping[str, Any]) -> int:
+    """Return the stored bytes of a full segment, which a header may name as ``segment``.
+
+    Raises
+    ------
+    IntegrityError
+        It is no size of a segment.
+    """
+    size = header.get("segment", SEGMENT)
+    if type(size) is not int or size not in _SEGMENTS:
+        raise IntegrityError("the sealed header is damaged: it names an impossible segment size")
+    return size
 
 
 def encode_header(header: Mapping[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pamola_dwriter.envelope.header import ReadRange, SealedHeader
+from pamola_dwriter.envelope.header import ReadRange, SealedHeader, segment_size
 from pamola_dwriter.envelope.segments import (
     SALT,
     STREAM_HEADER,
@@ -52,7 +52,8 @@ class SealedReader(io.RawIOBase):
         super().__init__()
         self._stored = read
         offset = len(header.prefix)
-        self._layout = Layout(offset, plain_size(size, offset))
+        segment = segment_size(header.fields)
+        self._layout = Layout(offset, plain_size(size, offset, segment), segment)
         head = header.following[:STREAM_HEADER]
         if len(head) < STREAM_HEADER:
             head = bytes(self._fetch(offset, offset + STREAM_HEADER))
