@@ -1,7 +1,8 @@
 """Seal bytes in memory: our sealed format against Tink's and age's packages for Python.
 
-All three are authenticated streams of segments; Tink's is the same stream as ours. One thread seals
-pieces of the size of a part, one after the other, each into one buffer. The packages are imported
+All three are authenticated streams of segments; Tink's is the same stream as ours, in segments of
+1 MiB where ours has the 64 KiB of Parquet parts. One thread seals pieces of the size of a part, one
+after the other, each into one buffer. The packages are imported
 late: who runs the other benchmarks need not have them.
 """
 
@@ -26,7 +27,7 @@ PEERS = {
 AT_LEAST = 10.0
 MIB = 2**20
 
-_HEADER = {"what": "benchmark"}
+_HEADER = {"what": "benchmark", "segment": envelope.SMALL_SEGMENT}
 
 Seal = Callable[[bytes], object]
 
