@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -123,9 +123,9 @@ def open_part(source: PartSource, part: PartRecord, *, ranged: bool) -> BinaryIO
     if source.sealing.age_recipients:
         return io.BytesIO(_decrypted(part, source.sealing, store.read(part.path)))
     read = partial(store.read, part.path)
-    if not ranged:
-        read = partial(_slice, read())
-    return io.BufferedReader(_unsealed(source, part, read))
+    if ranged:  # in large pieces, which no buffer shall copy
+        return cast("BinaryIO", _unsealed(source, part, read))
+    return io.BufferedReader(_unsealed(source, part, partial(_slice, read())))
 
 
 @contextmanager
