@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_delay
@@ -43,7 +44,22 @@ class Patience:
 
     def call(self, action: Callable[[], T]) -> T:
         """Return what `action` returns, or raise its last error."""
-        return Retrying(**self._policy())(action)
+        began = time.monotonic()
+        # Nearly every call is good at once, and a retrying object costs more than a look at a file.
+        try:
+            return action()
+        except Exception as error:
+            if not self.is_transient(error):
+                raise
+            failed = [error]
+
+        def once() -> T:
+            if failed:
+                raise failed.pop()
+            return action()
+
+        left = replace(self, seconds=max(0.0, self.seconds - (time.monotonic() - began)))
+        return Retrying(**left._policy())(once)
 
     async def call_async(self, action: Callable[[], Awaitable[T]]) -> T:
         """As :meth:`call`, without blocking the event loop."""
