@@ -64,7 +64,11 @@ def _some(partition: pd.DataFrame) -> pd.DataFrame:
 
 def _measure(first: Write, then: Write, place: Place) -> float:
     """Return the bytes that the worker which takes most has taken more."""
-    with cluster(n_workers=2, dashboard=False) as running, running.connect().as_current():
+    with (
+        cluster(n_workers=2, dashboard=False) as running,
+        running.connect() as client,
+        client.as_current(),
+    ):
         first(place.new())
         with watch_memory(list(running.worker_pids().values())) as seen:
             then(folder := place.new())
