@@ -3,9 +3,10 @@
 The scheduler is real, in a process of its own, and so are the graph and the plugin that watches
 the write. The workers are stand-ins (:mod:`benchmarks.stand_ins`), which answer at once that a task
 is done: no partition is computed or stored. With the default settings a write of a thousand
-partitions or more has one task for each (``pamola-dwriter.fuse-stages``). Each measurement has a
-scheduler of its own, which has seen a small write of that kind before, so that imports are not
-counted; it ends when the scheduler has forgotten every task.
+partitions or more has one task for each (``pamola-dwriter.fuse-stages``); ``to_parquet`` has those
+that Dask makes of it on a cluster. Each measurement has a scheduler of its own, which has seen a
+small write of that kind before, so that imports are not counted; it ends when the scheduler has
+forgotten every task.
 """
 
 from __future__ import annotations
@@ -121,22 +122,29 @@ def _measure(name: str, partitions: int, workers: int) -> dict[str, float]:
         write = _CANDIDATES[name](f"{folder}/measured", partitions)
         Path(f"/proc/{process.pid}/clear_refs").write_text(_RESET_PEAK)
         began, start = _cpu_seconds(process), process.memory_info().rss
-        _run(client, write)
+        tasks = _run(client, write)
         return {
+            "tasks": tasks / partitions,
             "cpu": _cpu_seconds(process) - began,
             "memory": _peak_bytes(process.pid) - start,
         }
 
 
-def _run(client: Client, write: Any) -> None:
-    """Let a write be done and forgotten."""
+def _run(client: Client, write: Any) -> int:
+    """Let a write be done and forgotten; return how many tasks it had, those done at once left out.
+
+    All arrive together, so whoever asks soon sees nearly all.
+    """
     future = client.compute(write)
+    while not (tasks := int(client.run_on_scheduler(known_tasks))):
+        time.sleep(0.01)
     wait(future)
     if future.status != "finished":
         raise AssertionError(f"the write ended as {future.status}")
     future.release()
     while client.run_on_scheduler(known_tasks):
         time.sleep(0.1)
+    return tasks
 
 
 def _cpu_seconds(process: psutil.Process) -> float:
@@ -169,6 +177,11 @@ def _comparisons(
             peer=PEER if PEER in taken else None,
             figures=taken,
             parameters=parameters,
+            remarks={
+                name: f"{max(each['tasks'] for each in by_count[count]):.1f} tasks a partition"
+                for name, by_count in figures.items()
+                if count in by_count
+            },
         )
     for name, by_count in figures.items():
         if len(by_count) > 1:
