@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,13 +29,13 @@ import dask.dataframe as dd
 from distributed import Client
 
 from benchmarks import lineitem
+from benchmarks.compile import known_tasks
 from benchmarks.measuring import (
     Comparison,
     keep_option,
     measure_in_turns,
     publish,
     rounds_option,
-    time_in_turns,
 )
 from benchmarks.places import PLACES, Place, open_place
 from benchmarks.write import KEY
@@ -84,11 +85,11 @@ def read(
         plain, sealed, rows = _write(lineitem.frame_of(made), place)
         for column in columns:
             opens = _opens(plain, sealed, column)
-            seconds = time_in_turns(_passes(opens, place.storage_options, rows), rounds)
+            passes = _passes(opens, place.storage_options, rows)
+            seconds = measure_in_turns(_rises(passes, time.perf_counter, client), rounds)
             with _counting(place, client) as (storage_options, count):
                 passes = _passes(opens, storage_options, rows)
-                counts = {n: lambda p=p: _counted(p, count) for n, p in passes.items()}  # type: ignore[misc]
-                sizes = measure_in_turns(counts, rounds)
+                sizes = measure_in_turns(_rises(passes, count, client), rounds)
             parameters = {**options, "column": column, "rounds": rounds}
             for comparison in _comparisons(seconds, sizes, parameters):
                 publish(comparison, keep)
@@ -150,10 +151,20 @@ def _asked_for(pid: int) -> int:
     return int(found[1])
 
 
-def _counted(read_all: Pass, count: Callable[[], int]) -> float:
-    before = count()
-    read_all()
-    return count() - before
+def _rises(
+    passes: Mapping[str, Pass], gauge: Callable[[], float], client: Client
+) -> dict[str, Callable[[], float]]:
+    """Return calls that return how far a gauge rises while all is read."""
+
+    def rise(read_all: Pass) -> float:
+        # What the last pass has read is not there any more, or the same task would not run again.
+        while client.run_on_scheduler(known_tasks):
+            time.sleep(0.01)
+        before = gauge()
+        read_all()
+        return gauge() - before
+
+    return {name: lambda p=p: rise(p) for name, p in passes.items()}  # type: ignore[misc]
 
 
 def _comparisons(
