@@ -7,7 +7,7 @@ task.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,32 +57,33 @@ def compile_(partitions: int, rounds: int, keep: Path | None) -> None:
         )
         for name, build in builds.items():
             sent[name] = [_payload(build(f"{folder}/measured"))] * rounds
-    title = f"a write of {partitions:,} partitions"
     parameters = {"partitions": partitions, "rounds": rounds}
-    aims = {"ours": 1.0, "ours, encrypted": 1.0}
-    publish(
-        Comparison(
-            name="compile",
-            title=f"Compiling and submitting {title}",
-            unit="s",
-            peer=PEER,
-            figures=seconds,
-            targets=aims,
-            parameters=parameters,
-        ),
-        keep,
+    for comparison in _comparisons(seconds, sent, parameters):
+        publish(comparison, keep)
+
+
+def _comparisons(
+    seconds: dict[str, list[float]], sent: dict[str, list[float]], parameters: dict[str, int]
+) -> Iterator[Comparison]:
+    title = f"a write of {parameters['partitions']:,} partitions"
+    ours = [name for name in seconds if name != PEER]
+    yield Comparison(
+        name="compile",
+        title=f"Compiling and submitting {title}",
+        unit="s",
+        peer=PEER,
+        figures=seconds,
+        targets=dict.fromkeys(ours, 1.0),
+        parameters=parameters,
     )
-    publish(
-        Comparison(
-            name="compile-bytes",
-            title=f"What {title} sends to the scheduler",
-            unit="bytes",
-            peer=PEER,
-            figures=sent,
-            at_most=dict.fromkeys(aims, PAYLOAD),
-            parameters=parameters,
-        ),
-        keep,
+    yield Comparison(
+        name="compile-bytes",
+        title=f"What {title} sends to the scheduler",
+        unit="bytes",
+        peer=PEER,
+        figures=sent,
+        at_most=dict.fromkeys(ours, PAYLOAD),
+        parameters=parameters,
     )
 
 
