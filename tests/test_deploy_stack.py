@@ -499,6 +499,18 @@ def test_a_folder_that_nobody_named_is_removed(
     assert not folder.path.exists()
 
 
+def test_a_place_that_cannot_hold_a_stack_is_named(tmp_path: Path) -> None:
+    """Where nothing can be written, or nothing can be read any more, the error says so."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StackError, match="no place for a stack"):
+        stack.up(stack.Plan(folder=Folder(tmp_path / "file" / "stack"), keep=True))
+    damaged = Folder(tmp_path / "stack")
+    stale(damaged, 2**22)
+    damaged.state.write_text(damaged.state.read_text().replace('"bucket"', '"buckets"'))
+    with pytest.raises(StackError, match="is not what this version writes"):
+        stack.down(damaged)
+
+
 def test_two_commands_at_once_do_not_meet(tmp_path: Path) -> None:
     """Who comes second is told so."""
     folder = Folder(tmp_path)

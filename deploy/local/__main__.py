@@ -49,9 +49,10 @@ def up(
     notebook: bool,
     notebooks: Path,
 ) -> None:
-    """Bring a stack up, wait until each server is ready, and say how to use it.
+    """Bring a stack up, and say how to use it.
 
-    In a folder that you name, objects and keys stay when the stack is taken down.
+    Each server is ready then. In a folder that you name, objects and keys stay when the stack is
+    taken down.
     """
     place = _place(folder)
     plan = stack.Plan(
@@ -72,7 +73,10 @@ def up(
 @main.command()
 @_folder_option
 def status(folder: Path | None) -> None:
-    """Ask each server whether it is well; exit code 1 if any is not."""
+    """Ask each server whether it is well.
+
+    The exit code is 1 if any is not.
+    """
     place = _place(folder)
     try:
         found = stack.found_state(place)
@@ -98,7 +102,10 @@ def status(folder: Path | None) -> None:
     help="Objects, keys and logs.  [default: kept in a folder that you named, else removed]",
 )
 def down(folder: Path | None, keep_data: bool | None) -> None:
-    """Take a stack down, and check that no process and no port of it is left."""
+    """Take a stack down: no process and no port is left.
+
+    If one is, that is an error, which names it.
+    """
     try:
         click.echo(stack.down(_place(folder), keep=keep_data))
     except StackError as error:
