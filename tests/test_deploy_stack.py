@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,7 +33,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from playwright.sync_api import Error as BrowserError
 from playwright.sync_api import Page, sync_playwright
 
-from deploy.local import notebook, stack, state
+from deploy.local import health, notebook, stack, state
 from deploy.local.folder import Folder, StackError
 from deploy.local.notebook import Notebook
 from deploy.local.processes import HOST, ServerStartError
@@ -361,7 +361,10 @@ def test_down_leaves_nothing_and_keeps_the_data(fresh: Stack, tmp_path: Path) ->
     assert {host for host, _ in ports} == {HOST}
     down = made.run("down")
     assert down.returncode == 0, down.stderr
-    assert f"{len(before)} processes ended, {len(ports)} ports closed" in down.stdout
+    assert (
+        f"processes ended: {len(before)}, ports closed: {len(ports)}, nothing is left"
+        in down.stdout
+    )
     assert [process for process in before if not state.has_ended(process)] == []
     assert not any(map(state.accepts, ports))
     left = {path.name for path in made.folder.path.iterdir()}
@@ -469,6 +472,21 @@ def test_another_process_of_the_same_id_is_left_alone(
     assert foreign.poll() is None
     again = made.run("down")
     assert (again.returncode, "there is no stack in" in again.stderr) == (1, True)
+
+
+def test_workers_without_a_scheduler_are_not_well(
+    tmp_path: Path, foreign: subprocess.Popen[bytes]
+) -> None:
+    """Status says at once that there is nobody to ask about them."""
+    folder = Folder(tmp_path)
+    stale(folder, 2**22)
+    gone = state.Server(name="scheduler", address="tls://127.0.0.1:1", pid=2**22, started=0.0)
+    workers = state.server("workers", foreign.pid, "1 x 1 threads")
+    left = replace(stack.found_state(folder), servers=(gone, workers))
+    assert [each.wrong for each in health.check(folder, left)] == [
+        "its process has ended",
+        "their scheduler has ended",
+    ]
 
 
 def test_what_others_put_there_is_never_removed(tmp_path: Path) -> None:

@@ -83,10 +83,11 @@ def status(folder: Path | None) -> None:
     except StackError as error:
         raise click.ClickException(str(error)) from error
     answers = health.check(place, found)
-    click.echo(f"{'server':<10} {'process':>8} {'health':<24} address")
+    width = max([24, *(len(each.wrong) for each in answers)])
+    click.echo(f"{'server':<10} {'process':>8} {'health':<{width}} address")
     for each in answers:
-        server = each.server
-        click.echo(f"{server.name:<10} {server.pid:>8} {each.wrong or 'well':<24} {server.address}")
+        name, pid, address = each.server.name, each.server.pid, each.server.address
+        click.echo(f"{name:<10} {pid:>8} {each.wrong or 'well':<{width}} {address}")
     if not found.complete:
         click.echo("It is not complete: `up` is at work, or was cut off. `down` ends it.", err=True)
     if any(each.wrong for each in answers) or not found.complete:
@@ -133,7 +134,7 @@ def _describe(folder: Folder, running: State) -> str:
             f"  . {quote(str(folder.environment))}",
             f"  {job} --target {target} --rows 1000000 --partitions 16",
             f"  python -m deploy.local status{option}",
-            f"  python -m deploy.local down{option}      objects and keys {stay}",
+            f"  python -m deploy.local down{option}  # objects and keys {stay}",
         ]
     )
 

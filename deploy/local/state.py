@@ -74,9 +74,14 @@ class State:
     servers: tuple[Server, ...] = ()
     complete: bool = False
 
+    def find(self, name: str) -> Server | None:
+        """Return a server, if it was started."""
+        return next((each for each in self.servers if each.name == name), None)
+
     def address(self, name: str) -> str | None:
         """Return where a server listens, if it was started."""
-        return next((each.address for each in self.servers if each.name == name), None)
+        found = self.find(name)
+        return found.address if found else None
 
     def processes(self) -> set[psutil.Process]:
         """Return every process that is left of it."""
