@@ -463,15 +463,14 @@ def test_another_process_of_the_same_id_is_left_alone(
     tmp_path: Path, foreign: subprocess.Popen[bytes]
 ) -> None:
     """After the machine was started anew, a stack's process ids may be those of others."""
-    made = Stack(Folder(tmp_path))
-    stale(made.folder, foreign.pid)
-    status = made.run("status")
-    assert (status.returncode, "its process has ended" in status.stdout) == (1, True)
-    down = made.run("down")
-    assert (down.returncode, "nothing of it ran any more" in down.stdout) == (0, True)
+    folder = Folder(tmp_path)
+    stale(folder, foreign.pid)
+    (answer,) = health.check(folder, stack.found_state(folder))
+    assert answer.wrong == "its process has ended"
+    assert "nothing of it ran any more" in stack.down(folder)
     assert foreign.poll() is None
-    again = made.run("down")
-    assert (again.returncode, "there is no stack in" in again.stderr) == (1, True)
+    with pytest.raises(StackError, match="there is no stack in"):
+        stack.down(folder)
 
 
 def test_workers_without_a_scheduler_are_not_well(
@@ -493,13 +492,13 @@ def test_what_others_put_there_is_never_removed(tmp_path: Path) -> None:
     """A folder with something in it is refused; what comes into a stack's folder later stays."""
     (mine := tmp_path / "mine").mkdir()
     (mine / "s3").mkdir()
-    refused = Stack(Folder(mine)).run("up", "--no-notebook")
-    assert (refused.returncode, "not a stack's" in refused.stderr) == (1, True)
-    made = Stack(Folder(tmp_path / "stack"))
-    stale(made.folder, 2**22)
-    (made.folder.path / "thesis.txt").write_text("years of work")
-    assert made.run("down", "--remove-data").returncode == 0
-    assert [path.name for path in made.folder.path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(StackError, match="not a stack's"):
+        stack.up(stack.Plan(folder=Folder(mine), keep=True))
+    folder = Folder(tmp_path / "stack")
+    stale(folder, 2**22)
+    (folder.path / "thesis.txt").write_text("years of work")
+    stack.down(folder, keep=False)
+    assert [path.name for path in folder.path.iterdir()] == ["thesis.txt"]
     assert [path.name for path in mine.iterdir()] == ["s3"]
 
 
