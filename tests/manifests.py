@@ -167,6 +167,12 @@ def _dask_schemas() -> dict[str, Manifest]:
     return found
 
 
+def operator_source() -> str:
+    """The code that makes pods of Dask's resources."""
+    with zipfile.ZipFile(_dask_wheel()) as wheel:
+        return wheel.read("dask_kubernetes/operator/controller/controller.py").decode()
+
+
 def _dask_wheel() -> Path:
     """Fetch the wheel once, at the version of constraints.txt: we want its data, not its needs."""
     folder = Path(sys.prefix, "share", "pamola-dask-kubernetes")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -15,8 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.local import processes, servers
-from deploy.local.certificates import make_certificates
 from tests import routes
 from tests.manifests import (
     CHART,
@@ -25,6 +20,7 @@ from tests.manifests import (
     changed,
     check,
     lint_chart,
+    operator_source,
     pod_specs,
     refusal,
     render,
@@ -32,6 +28,7 @@ from tests.manifests import (
 
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 ROLES = ("scheduler", "worker", "job-runner")
+_VOLUMES = {"secret", "emptyDir", "configMap"}
 
 
 def values_of(path: Path) -> Manifest:
@@ -124,6 +121,7 @@ def test_a_broken_chart_is_found(
         (["image", "digest"], "sha256:abc", "digest"),
         (["store", "endpointUrl"], "http://s3:8333", "endpointUrl"),
         (["store", "accessKey"], "AKIA", "accessKey"),
+        (["store", "caConfigMap"], "-----BEGIN", "caConfigMap"),
         (["networkPolicy", "store", "to"], [], "networkPolicy.store.to"),
         (["networkPolicy", "store", "ports"], [0], "ports"),
         (["job", "target"], "", "job.target"),
@@ -194,7 +192,7 @@ def unconfined(spec: Manifest) -> list[str]:
         "system calls": pod.get("seccompProfile") == {"type": "RuntimeDefault"},
         "a token of the API": spec.get("automountServiceAccountToken") is False,
         "the host": not {"hostNetwork", "hostPID", "hostIPC"} & set(spec),
-        "volumes": all(set(v) - {"name"} <= {"secret", "emptyDir"} for v in spec["volumes"]),
+        "volumes": all(set(v) - {"name"} <= _VOLUMES for v in spec["volumes"]),
     }
     for container in chain(spec["containers"], spec.get("initContainers", [])):
         own = container.get("securityContext", {})
@@ -271,20 +269,52 @@ def reaches(policies: list[Manifest], role: str, peer: Manifest, port: int) -> b
     )
 
 
+def who_reaches(policies: list[Manifest], store: Manifest) -> set[str]:
+    """Roles that the policies let out to the store."""
+    port = store.get("ports", [443])[0]
+    return {r for r in ROLES for peer in store["to"] if reaches(policies, r, peer, port)}
+
+
+def policies_of(example: Path) -> tuple[list[Manifest], Manifest]:
+    """The policies of an example with cluster and job, and where the store is."""
+    values = values_of(example) | {"cluster": {"enabled": True}}
+    values.setdefault("job", {"enabled": True, "target": "s3://lake/benchmark"})
+    policies = [m for m in render(values) if m["kind"] == "NetworkPolicy"]
+    return policies, values["networkPolicy"]["store"]
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_only_workers_and_the_job_reach_the_store(example: Path) -> None:
     """The scheduler has no way to the store, workers and the job have, and nobody has another."""
-    values = values_of(example) | {"cluster": {"enabled": True}}
-    policies = [m for m in render(values) if m["kind"] == "NetworkPolicy"]
-    store = values["networkPolicy"]["store"]
-    port = store.get("ports", [443])[0]
-    reached = {
-        role for role in ROLES for peer in store["to"] if reaches(policies, role, peer, port)
-    }
-    assert reached == {"worker", "job-runner"}
-    elsewhere = {"ipBlock": {"cidr": "0.0.0.0/0"}}
-    assert not any(reaches(policies, role, elsewhere, port) for role in ROLES)
-    assert all(reaches([], role, elsewhere, port) for role in ROLES)
+    policies, store = policies_of(example)
+    assert who_reaches(policies, store) == {"worker", "job-runner"}
+    elsewhere = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": store.get("ports", [443])}
+    assert who_reaches(policies, elsewhere) == set()
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "reaching"),
+    [("podSelector", {}, set(ROLES)), ("egress", [], set())],
+)
+def test_a_policy_too_wide_or_too_narrow_is_found(
+    part: str, value: Any, reaching: set[str]
+) -> None:
+    """The check above sees whom the policy of the store lets out, and that without any all are."""
+    policies, store = policies_of(CHART / "examples" / "minimal.yaml")
+    ((place, policy),) = [
+        (place, p) for place, p in enumerate(policies) if p["metadata"]["name"] == "lake-store"
+    ]
+    broken = changed(policy, ["spec", part], value)
+    assert who_reaches(changed(policies, [place], broken), store) == reaching
+    assert who_reaches([], store) == set(ROLES)
+
+
+def test_the_operator_labels_pods_as_they_are_selected() -> None:
+    """The labels that policies and budgets select pods by are those that Dask's operator gives."""
+    source = operator_source()
+    given = {tuple(pair) for pair in re.findall(r'"(dask\.org/component)": "([\w-]+)"', source)}
+    assert {("dask.org/component", role) for role in ROLES} < given
+    assert source.count('"dask.org/cluster-name": cluster_name') >= len(ROLES)
 
 
 def test_a_store_nearby_lets_in_nobody_else() -> None:
@@ -335,6 +365,7 @@ def test_every_link_is_tls_and_no_key_is_static(kind: str) -> None:
         holds = role != "scheduler"
         assert ("PII_KEY" in env) == holds
         assert ("/etc/pamola/store" in mounted) == holds
+        assert ("/etc/pamola/ca" in mounted) == ("AWS_CA_BUNDLE" in env) == holds
         assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} & set(env)
         if holds:
             reference = {"name": "dataset-keys", "key": "pii"}
@@ -385,53 +416,6 @@ def test_a_worker_that_stops_has_time_to_hand_over() -> None:
     assert float(seconds) < worker["terminationGracePeriodSeconds"]
     dockerfile = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
     assert "deploy/kubernetes/retire.py" in dockerfile
-
-
-def remember(path: str, number: int) -> int:
-    with Path(path).open("a") as file:
-        file.write(f"{number}\n")
-    return number
-
-
-def retire(scheduler: str, worker: str, environment: dict[str, str], seconds: int = 20) -> str:
-    """Run the hook of a worker's pod, and return what it says."""
-    of_the_pod = {"DASK_SCHEDULER_ADDRESS": scheduler, "DASK_WORKER_NAME": worker}
-    done = subprocess.run(
-        [sys.executable, "-m", "deploy.kubernetes.retire", str(seconds)],
-        env=os.environ | environment | of_the_pod,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.stdout + done.stderr
-
-
-def test_a_worker_hands_over_what_it_holds(tmp_path: Path) -> None:
-    """The hook moves a worker's results over TLS, so that none is computed again; others stay."""
-    tls = make_certificates(tmp_path / "tls", [servers.HOST])
-    ran = tmp_path / "ran"
-    with servers.cluster(tls=tls, dashboard=False) as cluster, cluster.connect() as client:
-        held = client.map(remember, [str(ran)] * 8, range(8), pure=False)
-        assert client.gather(held) == list(range(8))
-        workers = client.scheduler_info()["workers"]
-        first = next(iter(client.who_has(held).values()))[0]
-        address = cluster.scheduler_address
-        assert retire(address, "nobody", tls.environment) == ""
-        assert set(client.scheduler_info()["workers"]) == set(workers)
-        assert retire(address, workers[first]["name"], tls.environment) == ""
-        assert first not in client.scheduler_info()["workers"]
-        assert client.gather(held) == list(range(8))
-    assert sorted(map(int, ran.read_text().split())) == list(range(8))
-
-
-def test_a_pod_without_a_scheduler_stops_all_the_same(tmp_path: Path) -> None:
-    """The hook does not fail where nobody answers, or where it may not connect."""
-    (port,) = processes.free_ports(1)
-    tls = make_certificates(tmp_path, [servers.HOST]).environment
-    said = retire(f"tls://{servers.HOST}:{port}", "worker", tls, seconds=2)
-    assert said.startswith("not retired: ")
 
 
 def test_the_readme_names_what_there_is() -> None:

@@ -48,11 +48,12 @@ def test_an_interrupt_stays_an_interrupt() -> None:
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[SlurmNode]:
-    """SLURM, which this process's commands then find."""
+    """SLURM, which this process's commands then find, and of which nothing is left."""
     with slurm_node.slurm_node() as node, pytest.MonkeyPatch.context() as patch:
         for name, value in node.environment.items():
             patch.setenv(name, value)
         yield node
+    assert_gone(node)
 
 
 @pytest.fixture
@@ -226,30 +227,30 @@ def test_the_benchmark_job_runs_as_the_script_says(slurm: SlurmNode, tmp_path: P
     assert said["job"]["target"] == target
 
 
-@pytest.mark.parametrize("fails", (False, True))
-def test_slurm_leaves_no_process_and_no_port(fails: bool) -> None:
+def test_slurm_leaves_no_process_and_no_port() -> None:
     """Also after a failure, with a job under way that will not listen to SIGTERM."""
+    left: list[SlurmNode] = []
+    steps: list[psutil.Process] = []
 
-    def run() -> tuple[SlurmNode, list[psutil.Process]]:
+    def fail() -> None:
         with slurm_node.slurm_node() as node:
+            left.append(node)
             script = "trap '' TERM; while true; do sleep 1; done"
             node.ask("sbatch", "--output=/dev/null", "--export=PATH,HOME", f"--wrap={script}")
             await_true(lambda: len(node.steps()) >= 2, "the job runs")
-            left.append((node, node.steps()))
+            steps.extend(node.steps())
             assert node.controller_port in listening()
             assert len(processes_of(node)) >= 3
-            if fails:
-                raise RuntimeError("of the caller")
-            return left[0]
+            raise RuntimeError("of the caller")
 
-    left: list[tuple[SlurmNode, list[psutil.Process]]] = []
-    if fails:
-        with pytest.raises(RuntimeError, match="of the caller"):
-            run()
-    else:
-        run()
-    ((node, steps),) = left
+    with pytest.raises(RuntimeError, match="of the caller"):
+        fail()
     assert [step for step in steps if is_alive(step)] == []
+    assert_gone(*left)
+
+
+def assert_gone(node: SlurmNode) -> None:
+    """No process, no port and no file of it is left."""
     assert not node.folder.exists()
     assert processes_of(node) == []
     for port in (node.controller_port, node.node_port):

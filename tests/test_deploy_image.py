@@ -92,8 +92,11 @@ def dockerfile_environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """A fresh environment and the files beside it, made as the Dockerfile says."""
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """A fresh environment and the files beside it, made as the Dockerfile says.
+
+    Whatever the tests ran from it, none of it has changed: its root can be read-only.
+    """
     folder = tmp_path_factory.mktemp("image")
     (extras,) = re.findall(r"(?m)^ARG EXTRAS=(\S+)$", dockerfile())
     build, app = folder / "build", folder / "app"
@@ -110,7 +113,15 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
         timeout=280,
         stdin=subprocess.DEVNULL,
     )
-    return Image(environment, app)
+    before = contents(environment, app)
+    yield Image(environment, app)
+    assert contents(environment, app) == before
+
+
+def contents(*folders: Path) -> dict[Path, int]:
+    """Every file and folder, and when it was changed."""
+    found = (path for folder in folders for path in folder.rglob("*"))
+    return {path: path.lstat().st_mtime_ns for path in found}
 
 
 def copy_in(sources: list[str], target: Path) -> None:

@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,7 +33,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from playwright.sync_api import Error as BrowserError
 from playwright.sync_api import Page, sync_playwright
 
-from deploy.local import notebook, stack, state
+from deploy.local import health, notebook, stack, state
 from deploy.local.folder import Folder, StackError
 from deploy.local.notebook import Notebook
 from deploy.local.processes import HOST, ServerStartError
@@ -361,7 +361,10 @@ def test_down_leaves_nothing_and_keeps_the_data(fresh: Stack, tmp_path: Path) ->
     assert {host for host, _ in ports} == {HOST}
     down = made.run("down")
     assert down.returncode == 0, down.stderr
-    assert f"{len(before)} processes ended, {len(ports)} ports closed" in down.stdout
+    assert (
+        f"processes ended: {len(before)}, ports closed: {len(ports)}, nothing is left"
+        in down.stdout
+    )
     assert [process for process in before if not state.has_ended(process)] == []
     assert not any(map(state.accepts, ports))
     left = {path.name for path in made.folder.path.iterdir()}
@@ -460,28 +463,42 @@ def test_another_process_of_the_same_id_is_left_alone(
     tmp_path: Path, foreign: subprocess.Popen[bytes]
 ) -> None:
     """After the machine was started anew, a stack's process ids may be those of others."""
-    made = Stack(Folder(tmp_path))
-    stale(made.folder, foreign.pid)
-    status = made.run("status")
-    assert (status.returncode, "its process has ended" in status.stdout) == (1, True)
-    down = made.run("down")
-    assert (down.returncode, "nothing of it ran any more" in down.stdout) == (0, True)
+    folder = Folder(tmp_path)
+    stale(folder, foreign.pid)
+    (answer,) = health.check(folder, stack.found_state(folder))
+    assert answer.wrong == "its process has ended"
+    assert "nothing of it ran any more" in stack.down(folder)
     assert foreign.poll() is None
-    again = made.run("down")
-    assert (again.returncode, "there is no stack in" in again.stderr) == (1, True)
+    with pytest.raises(StackError, match="there is no stack in"):
+        stack.down(folder)
+
+
+def test_workers_without_a_scheduler_are_not_well(
+    tmp_path: Path, foreign: subprocess.Popen[bytes]
+) -> None:
+    """Status says at once that there is nobody to ask about them."""
+    folder = Folder(tmp_path)
+    stale(folder, 2**22)
+    gone = state.Server(name="scheduler", address="tls://127.0.0.1:1", pid=2**22, started=0.0)
+    workers = state.server("workers", foreign.pid, "1 x 1 threads")
+    left = replace(stack.found_state(folder), servers=(gone, workers))
+    assert [each.wrong for each in health.check(folder, left)] == [
+        "its process has ended",
+        "their scheduler has ended",
+    ]
 
 
 def test_what_others_put_there_is_never_removed(tmp_path: Path) -> None:
     """A folder with something in it is refused; what comes into a stack's folder later stays."""
     (mine := tmp_path / "mine").mkdir()
     (mine / "s3").mkdir()
-    refused = Stack(Folder(mine)).run("up", "--no-notebook")
-    assert (refused.returncode, "not a stack's" in refused.stderr) == (1, True)
-    made = Stack(Folder(tmp_path / "stack"))
-    stale(made.folder, 2**22)
-    (made.folder.path / "thesis.txt").write_text("years of work")
-    assert made.run("down", "--remove-data").returncode == 0
-    assert [path.name for path in made.folder.path.iterdir()] == ["thesis.txt"]
+    with pytest.raises(StackError, match="not a stack's"):
+        stack.up(stack.Plan(folder=Folder(mine), keep=True))
+    folder = Folder(tmp_path / "stack")
+    stale(folder, 2**22)
+    (folder.path / "thesis.txt").write_text("years of work")
+    stack.down(folder, keep=False)
+    assert [path.name for path in folder.path.iterdir()] == ["thesis.txt"]
     assert [path.name for path in mine.iterdir()] == ["s3"]
 
 
@@ -497,6 +514,18 @@ def test_a_folder_that_nobody_named_is_removed(
     command = [sys.executable, "-m", "deploy.local", "down"]
     subprocess.run(command, cwd=PROJECT, check=True, capture_output=True)
     assert not folder.path.exists()
+
+
+def test_a_place_that_cannot_hold_a_stack_is_named(tmp_path: Path) -> None:
+    """Where nothing can be written, or nothing can be read any more, the error says so."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StackError, match="no place for a stack"):
+        stack.up(stack.Plan(folder=Folder(tmp_path / "file" / "stack"), keep=True))
+    damaged = Folder(tmp_path / "stack")
+    stale(damaged, 2**22)
+    damaged.state.write_text(damaged.state.read_text().replace('"bucket"', '"buckets"'))
+    with pytest.raises(StackError, match="is not what this version writes"):
+        stack.down(damaged)
 
 
 def test_two_commands_at_once_do_not_meet(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def _configure(node: SlurmNode) -> None:
         "SlurmdParameters": "config_overrides",
         "ReturnToService": 2,
         "JobRequeue": 0,
-        "KillWait": 2,
+        "KillWait": 1,
         "MinJobAge": 10,
     }
     lines = [f"{name}={value}" for name, value in settings.items()]

@@ -49,9 +49,10 @@ def up(
     notebook: bool,
     notebooks: Path,
 ) -> None:
-    """Bring a stack up, wait until each server is ready, and say how to use it.
+    """Bring a stack up, and say how to use it.
 
-    In a folder that you name, objects and keys stay when the stack is taken down.
+    Each server is ready then. In a folder that you name, objects and keys stay when the stack is
+    taken down.
     """
     place = _place(folder)
     plan = stack.Plan(
@@ -72,17 +73,21 @@ def up(
 @main.command()
 @_folder_option
 def status(folder: Path | None) -> None:
-    """Ask each server whether it is well; exit code 1 if any is not."""
+    """Ask each server whether it is well.
+
+    The exit code is 1 if any is not.
+    """
     place = _place(folder)
     try:
         found = stack.found_state(place)
     except StackError as error:
         raise click.ClickException(str(error)) from error
     answers = health.check(place, found)
-    click.echo(f"{'server':<10} {'process':>8} {'health':<24} address")
+    width = max([24, *(len(each.wrong) for each in answers)])
+    click.echo(f"{'server':<10} {'process':>8} {'health':<{width}} address")
     for each in answers:
-        server = each.server
-        click.echo(f"{server.name:<10} {server.pid:>8} {each.wrong or 'well':<24} {server.address}")
+        name, pid, address = each.server.name, each.server.pid, each.server.address
+        click.echo(f"{name:<10} {pid:>8} {each.wrong or 'well':<{width}} {address}")
     if not found.complete:
         click.echo("It is not complete: `up` is at work, or was cut off. `down` ends it.", err=True)
     if any(each.wrong for each in answers) or not found.complete:
@@ -98,7 +103,10 @@ def status(folder: Path | None) -> None:
     help="Objects, keys and logs.  [default: kept in a folder that you named, else removed]",
 )
 def down(folder: Path | None, keep_data: bool | None) -> None:
-    """Take a stack down, and check that no process and no port of it is left."""
+    """Take a stack down: no process and no port is left.
+
+    If one is, that is an error, which names it.
+    """
     try:
         click.echo(stack.down(_place(folder), keep=keep_data))
     except StackError as error:
@@ -126,7 +134,7 @@ def _describe(folder: Folder, running: State) -> str:
             f"  . {quote(str(folder.environment))}",
             f"  {job} --target {target} --rows 1000000 --partitions 16",
             f"  python -m deploy.local status{option}",
-            f"  python -m deploy.local down{option}      objects and keys {stay}",
+            f"  python -m deploy.local down{option}  # objects and keys {stay}",
         ]
     )
 

@@ -89,16 +89,21 @@ class Folder:
         Raises
         ------
         StackError
-            It holds what no stack has put there, or somebody else is at work in it.
+            It holds what no stack has put there, somebody else is at work in it, or nothing can be
+            written there.
         """
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self._lock.exists() and any(self.path.iterdir()):
-            raise StackError(f"{self.path} is not empty and not a stack's; name another --folder")
         try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._lock.exists() and any(self.path.iterdir()):
+                message = f"{self.path} is not empty and not a stack's; name another --folder"
+                raise StackError(message)
             held = FileLock(self._lock).acquire(timeout=0)
         except Timeout:
             message = f"another `up` or `down` is at work in {self.path}; wait for it to end"
             raise StackError(message) from None
+        except OSError as error:
+            message = f"{self.path} is no place for a stack ({error}); name another --folder"
+            raise StackError(message) from error
         with held:
             yield
 

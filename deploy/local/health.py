@@ -54,7 +54,10 @@ def _check_pages(folder: Folder, _state: State, address: str) -> str:
 
 
 def _check_workers(folder: Folder, state: State, _address: str) -> str:
-    found = _count_workers(folder, state.address("scheduler") or "")
+    scheduler = state.find("scheduler")
+    if scheduler is None or scheduler.process() is None:
+        return "their scheduler has ended"
+    found = _count_workers(folder, scheduler.address)
     return "" if found == state.workers else f"{found} of {state.workers} are registered"
 
 

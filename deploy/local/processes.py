@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from secrets import SystemRandom
 from typing import TypeVar
 
 HOST = "127.0.0.1"
@@ -22,6 +23,10 @@ STOP_SECONDS = 10.0
 START_TRIES = 3
 """Another program can take a port between our look and the server's bind."""
 
+_PORTS = range(11_000, 30_000)
+"""Systems give those from 32,768 on to connections, and to whoever asks for any port; some of
+them are taken between our look and the server's bind, which may be a minute later."""
+
 _T = TypeVar("_T")
 
 
@@ -30,12 +35,22 @@ class ServerStartError(RuntimeError):
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports that nobody listens on now; all are held until the last is found, so they differ."""
+    """Ports that nobody listens on now; all are held until the last is found, so they differ.
+
+    Raises
+    ------
+    ServerStartError
+        There are not so many.
+    """
+    found: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((HOST, 0))
-        return tuple(int(each.getsockname()[1]) for each in sockets)
+        for port in SystemRandom().sample(_PORTS, len(_PORTS)):
+            if len(found) == count:
+                return tuple(found)
+            with suppress(OSError):
+                stack.enter_context(socket.socket()).bind((HOST, port))
+                found.append(port)
+    raise ServerStartError(f"only {len(found)} of {count} ports are free")
 
 
 def on_free_ports(count: int, start: Callable[[tuple[int, ...]], _T], log: Path) -> _T:

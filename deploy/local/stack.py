@@ -102,7 +102,7 @@ def down(folder: Folder, *, keep: bool | None = None) -> str:
         _check_gone(found, ports)
         kept = found.keep if keep is None else keep
         folder.clear(data=not kept)
-    gone = f"{len(ended)} processes ended, {len(ports)} ports closed, nothing is left"
+    gone = f"processes ended: {len(ended)}, ports closed: {len(ports)}, nothing is left"
     if not ended:
         gone = "nothing of it ran any more (was the machine started anew?)"
     stays = f"Kept in {folder.path}: objects, keys, logs." if kept else "Objects and keys removed."

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from deploy.local.folder import Folder, write_private
+from deploy.local.folder import Folder, StackError, write_private
 from deploy.local.processes import STOP_SECONDS
 
 MARK = "PAMOLA_LOCAL_STACK"
@@ -74,9 +74,14 @@ class State:
     servers: tuple[Server, ...] = ()
     complete: bool = False
 
+    def find(self, name: str) -> Server | None:
+        """Return a server, if it was started."""
+        return next((each for each in self.servers if each.name == name), None)
+
     def address(self, name: str) -> str | None:
         """Return where a server listens, if it was started."""
-        return next((each.address for each in self.servers if each.name == name), None)
+        found = self.find(name)
+        return found.address if found else None
 
     def processes(self) -> set[psutil.Process]:
         """Return every process that is left of it."""
@@ -89,11 +94,24 @@ class State:
 
     @staticmethod
     def load(folder: Folder) -> State | None:
-        """Return what was saved, if anything was."""
+        """Return what was saved, if anything was.
+
+        Raises
+        ------
+        StackError
+            It was damaged, or saved by another version.
+        """
         if not folder.state.exists():
             return None
-        saved: dict[str, Any] = json.loads(folder.state.read_text())
-        return State(**{**saved, "servers": tuple(Server(**each) for each in saved["servers"])})
+        try:
+            saved: dict[str, Any] = json.loads(folder.state.read_text())
+            return State(**{**saved, "servers": tuple(Server(**each) for each in saved["servers"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise StackError(
+                f"{folder.state} is not what this version writes; take the stack down with the "
+                f"version that brought it up, or end the processes that have {MARK} in their "
+                "environment and remove the file"
+            ) from error
 
 
 def server(name: str, pid: int, address: str) -> Server:

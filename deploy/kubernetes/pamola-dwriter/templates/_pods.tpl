@@ -72,6 +72,10 @@ securityContext:
 - name: AWS_ENDPOINT_URL_S3
   value: {{ . | quote }}
 {{- end }}
+{{- if .Values.store.caConfigMap }}
+- name: AWS_CA_BUNDLE
+  value: /etc/pamola/ca/ca.crt
+{{- end }}
 {{- if .Values.store.existingSecret }}
 - name: AWS_SHARED_CREDENTIALS_FILE
   value: /etc/pamola/store/credentials
@@ -101,6 +105,11 @@ securityContext:
   mountPath: /etc/pamola/store
   readOnly: true
 {{- end }}
+{{- if .Values.store.caConfigMap }}
+- name: store-ca
+  mountPath: /etc/pamola/ca
+  readOnly: true
+{{- end }}
 {{- end }}
 
 {{/* dict "root" . "scratch" SIZE */}}
@@ -126,5 +135,13 @@ securityContext:
     items:
       - key: credentials
         path: credentials
+{{- end }}
+{{- with .Values.store.caConfigMap }}
+- name: store-ca
+  configMap:
+    name: {{ . }}
+    items:
+      - key: ca.crt
+        path: ca.crt
 {{- end }}
 {{- end }}
