@@ -1,6 +1,6 @@
 """Write a table as Parquet: ours, plain and encrypted, against ``to_parquet`` and others.
 
-``python -m benchmarks write`` writes TPC-H lineitem, read from Parquet, on one LocalCluster of two
+``python -m benchmarks write`` writes TPC-H lineitem, read from Parquet, on a cluster of two
 single-threaded workers; ``--rows-each 10 --partitions 2000`` writes many small partitions instead.
 Every writer compresses with zstd, and each write goes to a place where nothing is.
 """
@@ -16,11 +16,11 @@ from typing import Any
 import click
 import dask.dataframe as dd
 import pandas as pd
-from distributed import Client, LocalCluster
 
 from benchmarks import lineitem
 from benchmarks.measuring import Comparison, keep_option, measure_in_turns, publish, rounds_option
 from benchmarks.places import PLACES, Place, open_place
+from deploy.local.servers import cluster
 from pamola_dwriter import DataWriter
 
 PEER = "to_parquet"
@@ -45,8 +45,8 @@ def write(rounds: int, keep: Path | None, **options: Any) -> None:
     with (
         TemporaryDirectory(prefix="pamola-bench-") as folder,
         open_place(options["place"], Path(folder)) as place,
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster),
+        cluster(n_workers=2, dashboard=False) as running,
+        running.connect().as_current(),
     ):
         frame = _frame(options, options["source"] or Path(folder))
         figures = measure_in_turns(timed(writers(frame, place), place), rounds)

@@ -55,7 +55,7 @@ class PartitionStaged:
     Attributes
     ----------
     memory_bytes : int
-        Of the partition, where one task did everything to it; 0: those who see the tasks know.
+        Of the partition; 0 for one that an interrupted run had staged.
     """
 
     write_id: WriteId

@@ -6,10 +6,11 @@
     partition 1 ─► serialize ─► encrypt ─► put ─┼─► gather (tree) ─► finalize ─► WriterResult
     ...                                         ┘
 
-Columns whose type only the data can tell add a ``schema`` layer before serialize. Where there are
-many partitions each is one task, from its input to its parts on the store. Partitions that
-an interrupted run has staged go straight from its record to gather. A layer becomes tasks on the
-scheduler. The one module that uses Dask's private task classes.
+A partition is computed by the task that serializes it. Columns whose type only the data can tell
+add a ``schema`` layer between the two. Where there are many partitions each is one task, from its
+input to its parts on the store. Partitions that an interrupted run has staged go straight from its
+record to gather. A layer becomes tasks on the scheduler. The one module that uses Dask's private
+task classes.
 """
 
 from __future__ import annotations
@@ -210,15 +211,19 @@ def compile_write(
     is_open = bool(spec.unresolved) and resolved is None
     is_combined = spec.target.single_file and len(todo) > 1
     fuses = settings.fuses(len(source.keys))
-    if fuses and not is_open and not is_combined:
-        parts = _add_whole(layers, make, todo, resolved)
-    else:
+    stage: Stage = "part" if fuses else "serialize"
+    function: Callable[..., Any] = tasks.write_part if fuses else tasks.serialize
+    if is_open or is_combined:
         layers.add(_INPUT, make)
         if is_combined:
             todo = _add_combined(layers, todo)
         if is_open:
             resolved = _add_schema(layers, todo)
-        parts = (_add_fused if fuses else _add_stages)(layers, todo, resolved)
+        parts = _add_stage(layers, stage, function, todo, resolved)
+    else:
+        parts = _add_with_input(layers, make, stage, function, todo, resolved)
+    if not fuses:
+        parts = _add_storing(layers, parts, resolved)
     staged = [parts, _add_kept(layers, kept)]
     gathered = _add_tree(layers, staged, tasks.gather, "gather")
     final = layout.task_key("commit", spec.write_id)
@@ -280,26 +285,29 @@ def _add_combined(layers: _Layers, todo: Keys) -> Keys:
     return one
 
 
-def _add_stages(layers: _Layers, todo: Keys, resolved: Any) -> Keys:
-    keys = _add_stage(layers, "serialize", tasks.serialize, todo, resolved)
+def _add_storing(layers: _Layers, pieces: Keys, resolved: Any) -> Keys:
     if layers.spec.sealing is not None:
-        keys = _add_stage(layers, "encrypt", tasks.encrypt, keys)
-    return _add_stage(layers, "put", tasks.put, keys, resolved)
+        pieces = _add_stage(layers, "encrypt", tasks.encrypt, pieces)
+    return _add_stage(layers, "put", tasks.put, pieces, resolved)
 
 
-def _add_fused(layers: _Layers, todo: Keys, resolved: Any) -> Keys:
-    return _add_stage(layers, "part", tasks.write_part, todo, resolved)
-
-
-def _add_whole(
-    layers: _Layers, make: Callable[[], Graph], todo: Keys, resolved: pa.Schema | None
+def _add_with_input(
+    layers: _Layers,
+    make: Callable[[], Graph],
+    stage: Stage,
+    function: Callable[..., Any],
+    todo: Keys,
+    resolved: pa.Schema | None,
 ) -> Keys:
-    """Add the input and the parts, and both as one task where nothing else needs a partition."""
-    made = replace(todo, name=layout.task_key("part", layers.spec.write_id))
-    write = partial(_apply, tasks.write_part, todo, made, layers.spec, resolved)
-    fusion = _Fusion(make, write)
+    """Add the input and the stage that takes it in, as one task where nothing else needs it.
+
+    Then a partition is gone when its task ends, and the next one finds its memory: apart they
+    took half as much time again in the kernel, and a twelfth more in all.
+    """
+    made = replace(todo, name=layout.task_key(stage, layers.spec.write_id))
+    fusion = _Fusion(make, partial(_apply, function, todo, made, layers.spec, resolved))
     layers.add(_INPUT, fusion.input)
-    layers.add(made.name, fusion.parts, stores=True)
+    layers.add(made.name, fusion.parts, stores=stage in LAST_STAGES)
     return made
 
 

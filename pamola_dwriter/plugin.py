@@ -24,7 +24,7 @@ from pamola_dwriter import layout
 from pamola_dwriter.dashboard import add_page
 from pamola_dwriter.events import ANNOTATION, TOPIC, PartitionStaged, WriteAnnounced, WriteEnded
 from pamola_dwriter.metrics import WriteTotals, export
-from pamola_dwriter.progress import FIRST_STAGES, Fold, Snapshot
+from pamola_dwriter.progress import Fold, Snapshot
 from pamola_dwriter.spec import WriteId
 from pamola_dwriter.statelog import log_state
 
@@ -112,7 +112,7 @@ class WritesPlugin(SchedulerPlugin):
         elif finish == "processing":
             self._fold(write_id).running(stage, index, self._worker_of(key))
         elif finish == "memory":
-            self._finish(self._fold(write_id), key, stage, index, kwargs)
+            self._finish(self._fold(write_id), stage, index, kwargs)
             if stage == "commit":
                 self._tell(self._fold(write_id))
         elif finish == "erred":
@@ -156,18 +156,11 @@ class WritesPlugin(SchedulerPlugin):
         running = [fold for fold in self.writes.values() if fold.status == "running"]
         return self._totals, [fold.snapshot(now) for fold in running]
 
-    def _finish(
-        self, fold: Fold, key: Any, stage: str, index: int | None, told: dict[str, Any]
-    ) -> None:
+    def _finish(self, fold: Fold, stage: str, index: int | None, told: dict[str, Any]) -> None:
         fold.finished(stage, index, told.get("worker") or "unknown", self._clock())
         for span in told.get("startstops") or ():
             if span["action"] == "compute":
                 fold.worked(stage, span["stop"] - span["start"])
-        task = self._scheduler.tasks.get(key) if self._scheduler else None
-        if task is not None and task.dependencies and index is not None and stage in FIRST_STAGES:
-            fold.took_in(
-                index, sum(taken.nbytes for taken in task.dependencies if taken.nbytes > 0)
-            )
 
     def _announce(self, fold: Fold, key: Any) -> None:
         task = self._scheduler.tasks.get(key) if self._scheduler else None

@@ -46,13 +46,20 @@ Records = dict[int, tuple[PartRecord, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """The bytes of one part, in memory on a worker."""
+    """The bytes of one part, in memory on a worker.
+
+    Attributes
+    ----------
+    memory_bytes : int
+        What the partition, of which this may be one part of several, took in memory.
+    """
 
     path: str
     values: PartitionValues
     rows: int
     plain_bytes: int
     data: pa.Buffer
+    memory_bytes: int
 
     def __sizeof__(self) -> int:
         return int(self.data.size)
@@ -102,10 +109,11 @@ def serialize(
         As :func:`settled_schema`.
     """
     schema = settled_schema(spec, resolved)
-    return _cut(formats.to_arrow(partition, schema, spec.frame, index), index, spec)
+    table = formats.to_arrow(partition, schema, spec.frame, index)
+    return _cut(table, index, spec, sizeof(partition))
 
 
-def _cut(table: pa.Table, index: int, spec: RunSpec) -> tuple[Piece, ...]:
+def _cut(table: pa.Table, index: int, spec: RunSpec, memory_bytes: int) -> tuple[Piece, ...]:
     """Turn a table into the plain bytes of its parts."""
     attempt = _draw_attempt()
     pieces = []
@@ -113,7 +121,14 @@ def _cut(table: pa.Table, index: int, spec: RunSpec) -> tuple[Piece, ...]:
         path = _part_path(spec, index, attempt, number, values)
         data = _dump(rows, path, spec)
         pieces.append(
-            Piece(path=path, values=values, rows=rows.num_rows, plain_bytes=data.size, data=data)
+            Piece(
+                path=path,
+                values=values,
+                rows=rows.num_rows,
+                plain_bytes=data.size,
+                data=data,
+                memory_bytes=memory_bytes,
+            )
         )
     return tuple(pieces)
 
@@ -150,11 +165,7 @@ def _encrypt_piece(
 
 
 def put(
-    pieces: tuple[Piece, ...],
-    index: int,
-    spec: RunSpec,
-    resolved: pa.Schema | None,
-    memory_bytes: int = 0,
+    pieces: tuple[Piece, ...], index: int, spec: RunSpec, resolved: pa.Schema | None
 ) -> Records:
     """Make the parts of one partition durable, not yet visible, and report them."""
     with inflight.working_on(spec.write_id, "put"):
@@ -176,7 +187,7 @@ def put(
                 for piece, digest in zip(pieces, digests, strict=True)
             )
             put_record(store, spec, index, parts, resolved)
-    return keep(parts, index, spec, memory_bytes)
+    return keep(parts, index, spec, max((piece.memory_bytes for piece in pieces), default=0))
 
 
 def keep(
@@ -193,13 +204,14 @@ def write_part(
     """Serialize, encrypt and put in one task, for collections of many small partitions."""
     with inflight.working_on(spec.write_id, "part"):
         pieces = serialize(partition, index, spec, resolved)
-        return put(encrypt(pieces, index, spec), index, spec, resolved, sizeof(partition))
+        return put(encrypt(pieces, index, spec), index, spec, resolved)
 
 
 def write_table(table: pa.Table, index: int, spec: RunSpec) -> Records:
     """Write one part of a stream: a table that has the schema already."""
     with inflight.working_on(spec.write_id, "part"):
-        return put(encrypt(_cut(table, index, spec), index, spec), index, spec, None)
+        pieces = _cut(table, index, spec, table.nbytes)
+        return put(encrypt(pieces, index, spec), index, spec, None)
 
 
 def gather(records: Sequence[Records]) -> Records:

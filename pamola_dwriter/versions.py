@@ -51,7 +51,11 @@ class _Before:
 
 def read_manifest(store: Store, spec: RunSpec) -> Versioned | None:
     """Return the manifest that stands at the target now, as stored."""
-    return store.read_versioned(layout.join(spec.target.path, layout.MANIFEST))
+    return store.read_versioned(_manifest_path(spec))
+
+
+def _manifest_path(spec: RunSpec) -> str:
+    return layout.join(spec.target.path, layout.MANIFEST)
 
 
 def open_version(store: Store, present: Versioned, spec: RunSpec) -> Committed:
@@ -108,11 +112,16 @@ def put_version(
         document = _describe(store, listed, schema, spec, before)
         shown = _envelope(document, spec, before)
         data = manifest.dump_envelope(shown)
-        stands = _put_manifest(store, data, present.version if present else None, spec)
-        if stands is not None and stands.data == data:
-            return Committed(manifest=document, shown=shown, parts=listed, stored=data, key=None)
-        if stands is not None:  # of another run of this task, or with more appended since
-            return open_version(store, stands, spec)
+        try:
+            store.put_if(_manifest_path(spec), data, present.version if present else None)
+        except (VersionConflict, TargetUnavailableError) as failure:
+            stands = _look_again(store, failure, spec)
+            if stands is not None and stands.data != data:
+                # Of another run of this task, or with more appended since.
+                return open_version(store, stands, spec)
+            if stands is None:
+                continue
+        return Committed(manifest=document, shown=shown, parts=listed, stored=data, key=None)
     raise _concurrent(spec)
 
 
@@ -167,24 +176,20 @@ def _open_base(store: Store, present: Versioned, schema: pa.Schema, spec: RunSpe
     return base
 
 
-def _put_manifest(
-    store: Store, data: bytes, expected: str | None, spec: RunSpec
+def _look_again(
+    store: Store, failure: VersionConflict | TargetUnavailableError, spec: RunSpec
 ) -> Versioned | None:
-    """Write the manifest; return what stands with this write in it, or None if beaten."""
-    failure: TargetUnavailableError | None = None
-    try:
-        store.put_if(layout.join(spec.target.path, layout.MANIFEST), data, expected)
-    except VersionConflict:
-        pass  # a retry below us may have met our own manifest: only reading tells
-    except TargetUnavailableError as error:
-        failure = error
+    """Return what stands with this write in it though its manifest was refused; None if beaten.
+
+    A retry below us may have met our own manifest, or a reply was lost: only reading tells.
+    """
     try:
         present = read_manifest(store, spec)
     except TargetUnavailableError as error:
         raise outcome_unknown(spec) from error
     if present and spec.write_id in manifest.parse_envelope(present.data).writes:
         return present
-    if failure is None:
+    if isinstance(failure, VersionConflict):
         return None
     if failure.answered:
         raise failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,13 +79,13 @@ def test_work_that_is_lost_goes_back() -> None:
 
 
 def test_what_was_taken_in_is_counted_once() -> None:
-    """Bytes in memory go back with the task that took them in, and are not added twice."""
+    """Bytes in memory go back with the partition that took them, and are not added twice."""
     fold = fold_of(1)
-    fold.waiting("serialize", 0)
-    fold.took_in(0, 1000)
-    fold.took_in(0, 1000)
+    event = replace(staged(0), memory_bytes=1000)
+    fold.staged(event, A)
+    fold.staged(event, B)
     assert fold.snapshot(1.0).memory_bytes == 1000
-    fold.waiting("serialize", 0)
+    fold.waiting("put", 0)
     assert fold.snapshot(1.0).memory_bytes == 0
 
 

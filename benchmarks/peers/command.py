@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from distributed import Client, LocalCluster
 
 from benchmarks import lineitem
 from benchmarks.measuring import Comparison, keep_option, measure_in_turns, publish, rounds_option
@@ -42,6 +41,7 @@ from benchmarks.peers.polars_ import POLARS
 from benchmarks.peers.ray_data import RAY
 from benchmarks.peers.spark import SPARK
 from benchmarks.peers.today import AES, AGE
+from deploy.local.servers import cluster
 
 PEERS = {
     "to_parquet": TO_PARQUET,
@@ -96,8 +96,8 @@ def _measure(
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, int]]]:
     root.mkdir()
     with (
-        LocalCluster(n_workers=CORES, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster),
+        cluster(n_workers=CORES, dashboard=False) as running,
+        running.connect().as_current(),
         ExitStack() as engines,
     ):
         task = Task(files=lineitem.files_of(made), frame=lineitem.frame_of(made))

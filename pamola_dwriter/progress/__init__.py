@@ -10,7 +10,6 @@ from pamola_dwriter.progress.history import History, Sample
 from pamola_dwriter.progress.sizes import Amount
 from pamola_dwriter.progress.snapshot import Failure, Snapshot, StageCounts, Status
 from pamola_dwriter.progress.stages import (
-    FIRST_STAGES,
     LAST_STAGES,
     PARTITION_STAGES,
     PartitionState,
@@ -18,7 +17,6 @@ from pamola_dwriter.progress.stages import (
 )
 
 __all__ = [
-    "FIRST_STAGES",
     "LAST_STAGES",
     "PARTITION_STAGES",
     "Amount",

@@ -14,7 +14,6 @@ from pamola_dwriter.progress.history import History, Sample
 from pamola_dwriter.progress.sizes import Amount, Sizes
 from pamola_dwriter.progress.snapshot import Failure, Snapshot, Status
 from pamola_dwriter.progress.stages import (
-    FIRST_STAGES,
     LAST_STAGES,
     PARTITION_STAGES,
     StageTasks,
@@ -83,8 +82,6 @@ class Fold:
         if index is not None:
             if stage in LAST_STAGES:
                 self._sizes.take_back(index)
-            if stage in FIRST_STAGES:
-                self._sizes.take_in(index, 0)
             self.broken.discard(index)
         if stage == _COMMIT:
             self._ended = None
@@ -130,16 +127,10 @@ class Fold:
             if self._ended is None:
                 self.end("cancelled", now)
 
-    def took_in(self, index: int, memory_bytes: int) -> None:
-        """A partition of that many bytes in memory was taken in."""
-        self._sizes.take_in(index, memory_bytes)
-
     def staged(self, event: PartitionStaged, worker: str) -> None:
         """A worker reported what it stored of a partition; the last report counts."""
-        amount = Amount(1, event.parts, event.rows, event.size_bytes)
+        amount = Amount(1, event.parts, event.rows, event.size_bytes, event.memory_bytes)
         self._sizes.store(event.partition, amount, worker)
-        if event.memory_bytes:
-            self.took_in(event.partition, event.memory_bytes)
 
     def end(self, status: Status, now: float) -> None:
         """It has ended so; who waited for it knows better than its tasks, and may say it later."""
@@ -187,7 +178,7 @@ class Fold:
             parts=total.parts,
             rows=total.rows,
             size_bytes=total.size_bytes,
-            memory_bytes=self._sizes.memory_bytes,
+            memory_bytes=self._sizes.total.memory_bytes,
             stages={
                 stage: self._stages[stage].counts() for stage in _STAGES if stage in self._stages
             },
@@ -225,7 +216,7 @@ class Fold:
             partitions=self._done(),
             rows=self._sizes.total.rows,
             size_bytes=self._sizes.total.size_bytes,
-            memory_bytes=self._sizes.memory_bytes,
+            memory_bytes=self._sizes.total.memory_bytes,
             fraction=self._fraction(),
         )
 

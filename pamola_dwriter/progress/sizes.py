@@ -15,12 +15,15 @@ class Amount:
     partitions, parts, rows : int
     size_bytes : int
         Bytes as stored.
+    memory_bytes : int
+        Bytes that the partitions took in memory.
     """
 
     partitions: int = 0
     parts: int = 0
     rows: int = 0
     size_bytes: int = 0
+    memory_bytes: int = 0
 
     def add(self, other: Amount, sign: int) -> None:
         """Add another amount, or take it away."""
@@ -28,6 +31,7 @@ class Amount:
         self.parts += sign * other.parts
         self.rows += sign * other.rows
         self.size_bytes += sign * other.size_bytes
+        self.memory_bytes += sign * other.memory_bytes
 
 
 class Sizes:
@@ -40,7 +44,6 @@ class Sizes:
         self._numbers: dict[str, int] = {}
         self._shares: list[Amount] = []
         self.total = Amount()
-        self.memory_bytes = 0
 
     def store(self, index: int, amount: Amount, worker: str) -> None:
         """A worker has stored a partition."""
@@ -51,7 +54,7 @@ class Sizes:
             self._shares.append(Amount())
         self._owners[index] = number
         self._parts[index], self._rows[index] = amount.parts, amount.rows
-        self._size[index] = amount.size_bytes
+        self._size[index], self._memory[index] = amount.size_bytes, amount.memory_bytes
         self.total.add(amount, 1)
         self._shares[number - 1].add(amount, 1)
 
@@ -60,15 +63,9 @@ class Sizes:
         owner = self._owners[index] if index < len(self._owners) else 0
         if owner:
             self._owners[index] = 0
-            amount = Amount(1, self._parts[index], self._rows[index], self._size[index])
+            amount = Amount(1, *(column[index] for column in self._counts))
             self.total.add(amount, -1)
             self._shares[owner - 1].add(amount, -1)
-
-    def take_in(self, index: int, memory_bytes: int) -> None:
-        """A partition of that many bytes in memory was taken in; 0 takes that back."""
-        self._grow(index)
-        self.memory_bytes += memory_bytes - self._memory[index]
-        self._memory[index] = memory_bytes
 
     def by_worker(self) -> dict[str, Amount]:
         """Return what each worker has stored."""
@@ -80,8 +77,12 @@ class Sizes:
             del column[:]
 
     @property
+    def _counts(self) -> tuple[array[int], ...]:
+        return self._parts, self._rows, self._size, self._memory
+
+    @property
     def _columns(self) -> tuple[array[int], ...]:
-        return self._owners, self._parts, self._rows, self._size, self._memory
+        return self._owners, *self._counts
 
     def _grow(self, index: int) -> None:
         if index >= len(self._owners):

@@ -15,9 +15,6 @@ LAST_STAGES = frozenset({"put", "part", "keep"})
 PARTITION_STAGES = LAST_STAGES | {"infer", "serialize", "encrypt"}
 """Stages with one task for each partition, whose index it has."""
 
-FIRST_STAGES = frozenset({"serialize", "part"})
-"""Stages that take in the partition itself."""
-
 
 class TaskState(IntEnum):
     """State of a task; UNKNOWN is one that was never heard of."""

@@ -9,12 +9,10 @@ from typing import Any
 
 import dask.threaded
 from dask.highlevelgraph import HighLevelGraph
-from dask.sizeof import sizeof
 
 from pamola_dwriter import inflight, layout
 from pamola_dwriter.events import EndStatus, PartitionStaged
 from pamola_dwriter.graph import name_failures
-from pamola_dwriter.progress import FIRST_STAGES
 from pamola_dwriter.runs.base import Inquiry, Run
 from pamola_dwriter.spec import RunSpec, WriterResult
 
@@ -58,9 +56,6 @@ class LocalRun(Run):
             return
         stage, _, index = parsed
         self._fold.running(stage, index, _HERE)
-        if stage in FIRST_STAGES and index is not None and state["dependencies"][key]:
-            taken = (state["cache"][needed] for needed in state["dependencies"][key])
-            self._fold.took_in(index, sum(map(sizeof, taken)))
 
     def _after_task(self, key: Any, result: Any, *args: Any) -> None:
         parsed = layout.parse_task_key(key)

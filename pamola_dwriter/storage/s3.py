@@ -42,6 +42,9 @@ _STAGED_BY = "pamola-staged-by"
 _UPDATES = "pamola-updates"
 """User metadata of what was updated: its :class:`~pamola_dwriter.storage.updates.History`."""
 
+_UNASKED = "pamola-dwriter-unasked"
+"""Name under which :func:`_send_at_once` is registered, once with each client."""
+
 _REQUESTS_AT_ONCE = 16
 _UPLOADS_AT_ONCE = 4
 _DELETED_AT_ONCE = 1000
@@ -84,18 +87,34 @@ class S3Store(ConditionalStore):
     def _check_bucket(self) -> None:
         # Some servers would make the bucket on the first upload, misspelt as it may be.
         try:
-            self._run(self._fs._call_s3("head_bucket", Bucket=self._target("")["Bucket"]))
+            self._run(self._request("head_bucket", Bucket=self._target("")["Bucket"]))
         except PermissionError:  # whoever may only write objects may not ask this
             return
 
+    def is_file(self, path: str) -> bool:
+        with self._explained("look up", path):
+            try:
+                self._run(self._request("head_object", **self._target(path)))
+            except FileNotFoundError as error:
+                if not self._is_absent(error):
+                    raise
+                return False
+        return True
+
     def listdir(self, path: str) -> list[str]:
-        return self._patience.call(partial(super().listdir, path))
+        above = len(f"{path}/") if path else 0
+        return [found.path[above:] for found in self._objects(path)]
 
     def survey(self, path: str) -> list[Found]:
-        files = super().survey(path)
+        files = self._objects(path)
         with self._explained("list uploads in", path):
             uploads: list[Found] = self._run(self._open_uploads(self._prefix(path)))
         return files + uploads
+
+    def _objects(self, path: str) -> list[Found]:
+        with self._explained("list", path):
+            found: list[Found] = self._run(self._objects_below(self._prefix(path)))
+        return sorted(found, key=lambda each: each.path)
 
     def discard(self, found: Collection[Found]) -> None:
         super().discard(found)
@@ -207,7 +226,7 @@ class S3Store(ConditionalStore):
             etags = await _each(send, range(0, max(data.size, 1), step), at_once=_UPLOADS_AT_ONCE)
         except BaseException:
             with suppress(Exception):
-                await self._fs._call_s3("abort_multipart_upload", **self._target(path), **upload)
+                await self._request("abort_multipart_upload", **self._target(path), **upload)
             raise
         return {"upload": created["UploadId"], "etags": etags, "mark": mark}
 
@@ -220,7 +239,7 @@ class S3Store(ConditionalStore):
     async def _complete(self, path: str, token: dict[str, Any]) -> None:
         parts = [{"PartNumber": n, "ETag": e} for n, e in enumerate(token["etags"], start=1)]
         try:
-            await self._fs._call_s3(
+            await self._request(
                 "complete_multipart_upload",
                 UploadId=token["upload"],
                 MultipartUpload={"Parts": parts},
@@ -240,10 +259,28 @@ class S3Store(ConditionalStore):
         return s3_errors.metadata(head).get(_STAGED_BY) == mark
 
     async def _get(self, path: str) -> Seen:
-        reply = await self._fs._call_s3("get_object", **self._target(path))
+        reply = await self._request("get_object", **self._target(path))
         async with reply["Body"] as body:
             data = await body.read()
         return Seen(data, reply["ETag"], History.parse(s3_errors.metadata(reply).get(_UPDATES)))
+
+    async def _objects_below(self, prefix: str) -> list[Found]:
+        bucket = self._target("")["Bucket"]
+        marker: dict[str, str] = {}
+        found: list[Found] = []
+        while True:
+            page = await self._again("list_objects_v2", Prefix=prefix, **marker)
+            found += [
+                Found(
+                    path=self._relative(f"{bucket}/{each['Key']}"),
+                    modified=each["LastModified"].timestamp(),
+                )
+                for each in page.get("Contents", ())
+                if each["Key"] != prefix
+            ]
+            if not page.get("IsTruncated"):
+                return found
+            marker = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def _open_uploads(self, prefix: str) -> list[Found]:
         """Return every upload that is not completed, of all keys that begin with `prefix`.
@@ -282,18 +319,29 @@ class S3Store(ConditionalStore):
         return f"{key}/" if key else ""
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
-        return self._run(self._fs._call_s3(method, **self._target(path), **arguments))
+        return self._run(self._request(method, **self._target(path), **arguments))
 
     async def _again(self, method: str, path: str = "", **arguments: Any) -> Any:
         """Send a request, which may be sent twice, until it is answered for good."""
         target = self._target(path) if path else {"Bucket": self._target("")["Bucket"]}
-        send = partial(self._fs._call_s3, method, **target, **arguments)
-        return await self._patience.call_async(send)
+        return await self._patience.call_async(
+            partial(self._request, method, **target, **arguments)
+        )
+
+    async def _request(self, method: str, **arguments: Any) -> Any:
+        client = await self._fs.set_session()
+        client.meta.events.register_last("before-call.s3", _send_at_once, unique_id=_UNASKED)
+        return await self._fs._call_s3(method, **arguments)
 
     def _may_pass(self, error: BaseException) -> bool:
         if isinstance(error, TargetUnavailableError):
             return error.transient
         return self._is_transient(error)
+
+
+def _send_at_once(params: dict[str, Any], **_: Any) -> None:
+    """Let a body follow its headers: botocore would ask first, which takes a round trip more."""
+    params["headers"].pop("Expect", None)
 
 
 async def _each(act: Callable[[T], Awaitable[V]], items: Iterable[T], *, at_once: int) -> list[V]:
