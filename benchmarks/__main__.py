@@ -15,6 +15,7 @@ from benchmarks.read import read
 from benchmarks.report import report
 from benchmarks.scheduler import scheduler
 from benchmarks.sealing import sealing
+from benchmarks.stages import stages
 from benchmarks.write import write
 
 
@@ -34,6 +35,7 @@ main.add_command(read)
 main.add_command(report)
 main.add_command(scheduler)
 main.add_command(sealing)
+main.add_command(stages)
 main.add_command(write)
 
 if __name__ == "__main__":

@@ -26,11 +26,13 @@ from pamola_dwriter.finalize import finalize as commit
 from pamola_dwriter.spec import Attempt, PartRecord, RunSpec
 
 MEASURES = {
-    "seconds": ("s", "commit"),
-    "each": ("s a record", "commit of one record: linear if it stays"),
-    "memory": ("bytes", "peak of memory of the records and the commit"),
-    "result": ("bytes", "result as it travels to the client"),
+    "seconds": ("s", "commit", 30),
+    "each": ("s a record", "commit of one record: linear if it stays", None),
+    "memory": ("bytes", "peak of memory of the records and the commit", 500e6),
+    "result": ("bytes", "result as it travels to the client", 100e3),
 }
+"""Unit, words, and what it shall be at most for :data:`JUDGED` records."""
+JUDGED = "100,000 records"
 _STORED = b"bytes of a part"
 
 
@@ -48,7 +50,7 @@ _STORED = b"bytes of a part"
 def finalize(records: tuple[int, ...], folder: Path | None, keep: Path | None) -> None:
     """Commit many part records that are staged on a disk."""
     measured = {f"{count:,} records": _measure(count, folder) for count in records}
-    for name, (unit, words) in MEASURES.items():
+    for name, (unit, words, most) in MEASURES.items():
         comparison = Comparison(
             name=f"finalize-{name}",
             title=f"Finalize, local: {words}",
@@ -56,6 +58,7 @@ def finalize(records: tuple[int, ...], folder: Path | None, keep: Path | None) -
             peer=next(iter(measured)),
             figures={size: [figures[name]] for size, figures in measured.items()},
             parameters={"records": records},
+            at_most={JUDGED: most} if most and JUDGED in measured else {},
         )
         publish(comparison, keep)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,9 +25,12 @@ from deploy.local.servers import cluster
 from pamola_dwriter import DataWriter
 
 PEER = "to_parquet"
+PLAIN, ENCRYPTED = "ours", "ours, encrypted"
 KEY = bytes(range(32))
 TARGETS = {"local": (0.95, None), "s3": (0.85, 0.85), "slow-s3": (0.6, 0.6), "tiny": (0.7, None)}
 """Of ours, plain and encrypted, by place; of many small partitions on the disk."""
+SEALING = 1.02
+"""Of ours encrypted, compared with ours plain, on the disk."""
 
 Write = Callable[[str], object]
 """Writes the table to a folder that does not exist."""
@@ -50,7 +54,9 @@ def write(rounds: int, keep: Path | None, **options: Any) -> None:
     ):
         frame = _frame(options, options["source"] or Path(folder))
         figures = measure_in_turns(timed(writers(frame, place), place), rounds)
-    publish(_comparison(figures, options), keep)
+    against_peer = _comparison(figures, options)
+    publish(against_peer, keep)
+    publish(_encrypting(against_peer, options["place"]), keep)
 
 
 def writers(frame: dd.DataFrame, place: Place) -> dict[str, Write]:
@@ -64,8 +70,8 @@ def writers(frame: dd.DataFrame, place: Place) -> dict[str, Write]:
         PEER: lambda folder: frame.to_parquet(
             folder, compression="zstd", storage_options=place.storage_options
         ),
-        "ours": lambda folder: ours(folder, None),
-        "ours, encrypted": lambda folder: ours(folder, KEY),
+        PLAIN: lambda folder: ours(folder, None),
+        ENCRYPTED: lambda folder: ours(folder, KEY),
     }
 
 
@@ -95,7 +101,7 @@ def _frame(options: Mapping[str, Any], source: Path) -> dd.DataFrame:
 def _comparison(figures: dict[str, list[float]], options: Mapping[str, Any]) -> Comparison:
     place, tiny = options["place"], options["rows_each"] is not None
     plain, encrypted = TARGETS["tiny" if tiny and place == "local" else place]
-    aims = {"ours": plain, "ours, encrypted": encrypted}
+    aims = {PLAIN: plain, ENCRYPTED: encrypted}
     what = (
         f"{options['partitions']:,} partitions of {options['rows_each']} rows"
         if tiny
@@ -109,4 +115,16 @@ def _comparison(figures: dict[str, list[float]], options: Mapping[str, Any]) -> 
         figures=figures,
         targets={name: aim for name, aim in aims.items() if aim is not None},
         parameters={name: value for name, value in options.items() if name != "source"},
+    )
+
+
+def _encrypting(against_peer: Comparison, place: str) -> Comparison:
+    """Compare ours encrypted with ours plain, in the same rounds."""
+    return replace(
+        against_peer,
+        name=f"{against_peer.name}-encrypted",
+        title=f"{against_peer.title}: what encryption costs",
+        peer=PLAIN,
+        figures={name: against_peer.figures[name] for name in (PLAIN, ENCRYPTED)},
+        targets={ENCRYPTED: SEALING} if place == "local" else {},
     )

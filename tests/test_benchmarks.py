@@ -69,11 +69,16 @@ def test_writes_against_the_peer(place: str, tmp_path: Path) -> None:
     """Each writer has a figure for each round, and a ratio to the peer's that is kept."""
     sizes = ("--partitions", "2", "--rows-each", "10", "--rounds", "2")
     printed = run("write", "--place", place, *sizes, "--keep", str(tmp_path))
-    [file] = tmp_path.iterdir()
-    kept = Comparison.load(file)
+    kept, sealing = (Comparison.load(file) for file in sorted(tmp_path.iterdir(), key=by_length))
     assert [len(figures) for figures in kept.figures.values()] == [2, 2, 2]
+    assert (sealing.peer, *sealing.figures) == ("ours", "ours", "ours, encrypted")
     assert f"{kept.peer:<28}" in printed
     assert str(kept.ratio("ours, encrypted")) in printed
+
+
+def by_length(file: Path) -> int:
+    """Sort a name before those that go on where it ends."""
+    return len(file.name)
 
 
 def test_compiling_against_the_peer(tmp_path: Path) -> None:
@@ -147,3 +152,14 @@ def test_appending_to_json(tmp_path: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "pip install pamola-core==1.0.0.dev4" in done.stderr
+
+
+def test_steps_of_a_write_and_encoders(tmp_path: Path) -> None:
+    """Each step has a figure for each partition, all together are their sum, and others encode."""
+    run("stages", *TINY, "--keep", str(tmp_path))
+    steps = Comparison.load(tmp_path / "stages.json")
+    assert {len(each) for each in steps.figures.values()} == {2}
+    whole = steps.figures["all"]
+    assert sum(whole) == pytest.approx(sum(map(sum, steps.figures.values())) - sum(whole))
+    encode = Comparison.load(tmp_path / "encode.json")
+    assert encode.figures.keys() == {"ours", *encode.at_least}

@@ -111,7 +111,7 @@ def test_graph_that_travels_is_small(tmp_path: Path, *, fused: bool) -> None:
         with dask.config.set({"pamola-dwriter.fuse-stages": fused}):
             lazy: LazyWrite = writer.write_dataframe(frame, "t", "parquet", compute=False)
         graph = lazy.__dask_graph__()
-        assert len(graph) > (1 if fused else 3) * partitions
+        assert len(graph) > (1 if fused else 2) * partitions
         sizes.append(len(cloudpickle.dumps(graph)))
         assert len(cloudpickle.loads(cloudpickle.dumps(graph))) == len(graph)
     assert sizes[1] < sizes[0] + 200

@@ -123,8 +123,6 @@ class DaskProcesses:
     def _complete(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Whatever can be imported here can be imported there: functions travel by their names."""
         complete = {**self.inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        # Arrow's memory in pages of 2 MiB: new ones are the dearest part of reading a partition.
-        complete.setdefault("MIMALLOC_ALLOW_LARGE_OS_PAGES", "1")
         if sys.version_info < (3, 12):
             # Sampling the threads can hang the interpreter for good (python/cpython#106883, and
             # dask/distributed#8616, which the worker's profiler still does every 10 ms).
