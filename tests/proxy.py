@@ -49,6 +49,7 @@ class Proxy:
         self.always = ""  # a fault for all of them, when `faults` is empty
         self.only = ""  # faults are for paths alone that contain this
         self.requests: Counter[str] = Counter()
+        self.announced = 0  # bodies that waited to be asked for
         self.deaf = False  # when set, GETs are refused
         self.behind: Callable[[], None] = lambda: None  # called after a fault
         self._upstream = server.endpoint_url.removeprefix("http://")
@@ -63,6 +64,7 @@ class Proxy:
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         kind = kind_of(handler.command, handler.path)
         self.requests[kind] += 1
+        self.announced += "Expect" in handler.headers
         fault = ""
         if kind in self.kinds and self.only in handler.path:
             fault = self.faults.popleft() if self.faults else self.always

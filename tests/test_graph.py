@@ -38,8 +38,9 @@ def stages(lazy: LazyWrite) -> dict[str, int]:
 
 def test_plain_write_has_no_encrypt_layer(tmp_path: Path) -> None:
     """A plain write is serialize and put for each partition, one gather, one commit."""
-    found = stages(compiled(tmp_path, columns=["x"]))
-    assert found == {"serialize": 5, "put": 5, "gather": 1, "commit": 1}
+    lazy = compiled(tmp_path, columns=["x"])
+    assert stages(lazy) == {"serialize": 5, "put": 5, "gather": 1, "commit": 1}
+    assert len(lazy.__dask_graph__()) == 12  # who serializes a partition has computed it
 
 
 def test_encrypted_write_has_three_layers(tmp_path: Path) -> None:
@@ -61,13 +62,14 @@ def test_stages_can_be_fused(tmp_path: Path) -> None:
     assert handle.progress().memory_bytes >= ROWS["x"].nbytes
 
 
-def test_input_that_others_need_is_not_fused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_input_that_others_need_is_not_fused(tmp_path: Path, *, fused: bool) -> None:
     """Each partition is computed once, also where its neighbour looks at it."""
     frame = dd.from_pandas(ROWS[["x"]], npartitions=5)
     source = Path(tmp_path, "computed")
     source.mkdir()
     shifted = frame.map_partitions(note_call, source, meta=ROWS[["x"]]).shift(1)
-    with dask.config.set({"pamola-dwriter.fuse-stages": True}):
+    with dask.config.set({"pamola-dwriter.fuse-stages": fused}):
         result = DataWriter(tmp_path).write_dataframe(shifted, "t", "parquet")
     assert (result.rows, len(list(source.iterdir()))) == (100, 5)
 
@@ -88,8 +90,10 @@ def test_many_partitions_are_fused(tmp_path: Path, partitions: int, stage: str) 
 
 def test_open_columns_are_inferred_first(tmp_path: Path) -> None:
     """An object column adds one inference per partition and their union."""
-    found = stages(compiled(tmp_path, columns=["x", "o"]))
+    lazy = compiled(tmp_path, columns=["x", "o"])
+    found = stages(lazy)
     assert (found["infer"], found["schema"]) == (5, 1)
+    assert len(lazy.__dask_graph__()) == sum(found.values()) + 5  # both need the partition
 
 
 @pytest.mark.parametrize(("partitions", "gathers"), [(1, 1), (4, 1), (5, 3), (17, 8)])
