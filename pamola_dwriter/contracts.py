@@ -146,6 +146,10 @@ class Store(Protocol):
         """Return whether a file stands at `path`."""
         ...
 
+    def files_among(self, paths: Collection[str]) -> set[str]:
+        """Return at which of some paths a file stands; a store far away asks for all at once."""
+        ...
+
     def listdir(self, path: str) -> list[str]:
         """Return the files anywhere below directory `path`, relative to it, sorted."""
         ...

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import get_args
@@ -89,8 +88,7 @@ class Wanted:
 
     def is_taken(self, store: Store) -> bool:
         """Return whether anything bears this name, in whatever form."""
-        files = self._files.values()
-        return bool(_files_among(store, [*files]) or store.listdir(self.directory))
+        return bool(store.files_among(self._files.values()) or store.listdir(self.directory))
 
 
 def _draw(url: str) -> bool:
@@ -163,7 +161,7 @@ def check_directory(place: Place, wanted: Wanted) -> tuple[str | None, tuple[str
     single = [wanted.file, *wanted.other_files.values()]
     if not wanted.adds:
         superseded = _superseded(place, wanted, single, single)
-    elif standing := _files_among(store, single):
+    elif standing := sorted(store.files_among(single)):
         raise InvalidTargetError(
             f"{place.url(standing[0])} is a single file, which nothing can be appended to; write "
             "it anew with single_file=False, or choose another name"
@@ -182,17 +180,10 @@ def _superseded(
     place: Place, wanted: Wanted, others: Sequence[str], all_forms: Sequence[str]
 ) -> tuple[str, ...]:
     if wanted.overwrite:
-        return tuple(_files_among(place.store, others))
-    if standing := _files_among(place.store, sorted({*others, *all_forms})):
+        return tuple(sorted(place.store.files_among(others)))
+    if standing := sorted(place.store.files_among({*others, *all_forms})):
         raise _exists(place.url(standing[0]))
     return ()
-
-
-def _files_among(store: Store, paths: Sequence[str]) -> list[str]:
-    """Return which of some paths are files, asked for at the same time."""
-    with ThreadPoolExecutor(max(1, len(paths))) as pool:
-        found = [*pool.map(store.is_file, paths)]
-    return [path for path, is_file in zip(paths, found, strict=True) if is_file]
 
 
 def _check_outside_datasets(place: Place, wanted: Wanted) -> None:
@@ -200,7 +191,7 @@ def _check_outside_datasets(place: Place, wanted: Wanted) -> None:
     steps = wanted.subdir.split("/") if wanted.subdir else []
     folders = ["/".join(steps[:depth]) for depth in range(len(steps) + 1)]
     commits = {layout.join(folder, layout.MANIFEST): folder for folder in folders}
-    if standing := _files_among(place.store, [*commits]):
+    if standing := sorted(place.store.files_among(commits)):
         raise TargetExistsError(
             f"{place.url(commits[standing[0]]).rstrip('/')} is a dataset, and nothing else may lie "
             "in it; choose another subdir"

@@ -111,6 +111,9 @@ class ObjectStore:
         except _ABSENT:
             return False
 
+    def files_among(self, paths: Collection[str]) -> set[str]:
+        return {path for path in paths if self.is_file(path)}
+
     def listdir(self, path: str) -> list[str]:
         directory = self._full(path)
         try:

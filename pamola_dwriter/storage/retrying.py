@@ -57,6 +57,9 @@ class RetryingStore:
     def is_file(self, path: str) -> bool:
         return self._again(lambda: self._store.is_file(path))
 
+    def files_among(self, paths: Collection[str]) -> set[str]:
+        return self._again(lambda: self._store.files_among(paths))
+
     def listdir(self, path: str) -> list[str]:
         return self._again(lambda: self._store.listdir(path))
 

@@ -93,12 +93,20 @@ class S3Store(ConditionalStore):
 
     def is_file(self, path: str) -> bool:
         with self._explained("look up", path):
-            try:
-                self._run(self._request("head_object", **self._target(path)))
-            except FileNotFoundError as error:
-                if not self._is_absent(error):
-                    raise
-                return False
+            return bool(self._run(self._stands(path)))
+
+    def files_among(self, paths: Collection[str]) -> set[str]:
+        with self._explained("look up files in", self._root):
+            stand = self._run(_each(self._stands, paths, at_once=_REQUESTS_AT_ONCE))
+        return {path for path, stands in zip(paths, stand, strict=True) if stands}
+
+    async def _stands(self, path: str) -> bool:
+        try:
+            await self._again("head_object", path)
+        except FileNotFoundError as error:
+            if not self._is_absent(error):
+                raise
+            return False
         return True
 
     def listdir(self, path: str) -> list[str]:

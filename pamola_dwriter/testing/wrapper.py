@@ -59,6 +59,10 @@ class StoreWrapper(ABC):
     def is_file(self, path: str) -> bool:
         return self._pass_on(Call("is_file", (path,)), lambda: self._store.is_file(path))
 
+    def files_among(self, paths: Collection[str]) -> set[str]:
+        call = Call("files_among", tuple(paths))
+        return self._pass_on(call, lambda: self._store.files_among(paths))
+
     def listdir(self, path: str) -> list[str]:
         return self._pass_on(Call("listdir", (path,)), lambda: self._store.listdir(path))
 

@@ -46,7 +46,9 @@ class FilePromises(Promises):
         """Neither what is absent nor a folder is a file, and an absent directory is empty."""
         store.put("there/x.json", b"1")
         assert store.is_file("there/x.json")
-        assert not any(map(store.is_file, ("there", "there/y.json", "absent/x.json")))
+        absent = ("there", "there/y.json", "absent/x.json")
+        assert not any(map(store.is_file, absent))
+        assert store.files_among([*absent, "there/x.json"]) == {"there/x.json"}
         assert store.listdir("absent") == []
         assert store.read_versioned("absent/x.json") is None
 
