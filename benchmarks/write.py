@@ -17,6 +17,7 @@ from typing import Any
 import click
 import dask.dataframe as dd
 import pandas as pd
+from distributed import Client
 
 from benchmarks import lineitem
 from benchmarks.measuring import Comparison, keep_option, measure_in_turns, publish, rounds_option
@@ -50,7 +51,7 @@ def write(rounds: int, keep: Path | None, **options: Any) -> None:
         TemporaryDirectory(prefix="pamola-bench-") as folder,
         open_place(options["place"], Path(folder)) as place,
         cluster(n_workers=2, dashboard=False) as running,
-        running.connect().as_current(),
+        Client(running.scheduler_address),
     ):
         frame = _frame(options, options["source"] or Path(folder))
         figures = measure_in_turns(timed(writers(frame, place), place), rounds)

@@ -67,7 +67,7 @@ def recover(store: Store, spec: RunSpec) -> WriterResult | None:
     present = read_manifest(store, spec)
     if present is None or spec.write_id not in manifest.parse_envelope(present.data).writes:
         return None
-    result = _result(open_version(store, present, spec), spec)
+    result = _result(open_version(store, present.data, spec), spec)
     record_frame(store, result, spec)
     return result
 
@@ -126,7 +126,7 @@ def _commit_dataset(
     present = read_manifest(store, spec)
     shown = manifest.parse_envelope(present.data) if present else None
     if present is not None and shown is not None and spec.write_id in shown.writes:
-        committed = open_version(store, present, spec)
+        committed = open_version(store, present.data, spec)
     else:
         check_expected(present, spec)
         lease = Lease(store, spec)

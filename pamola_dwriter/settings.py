@@ -29,8 +29,9 @@ class Settings:
     Attributes
     ----------
     fuse_stages : bool or None
-        One task per partition, from its input to its parts on the store, instead of serialize,
-        encrypt and put apart; None: from :data:`FUSED_FROM` partitions on.
+        One task per partition, from its input to its parts on the store. Otherwise one computes
+        and serializes it, and encrypt and put stand apart. None: one from :data:`FUSED_FROM`
+        partitions on.
     gather_width : int
         Records merged by one gather task.
     upload_part_size : int

@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from dask.sizeof import sizeof
 from distributed import get_worker
+from distributed.sizeof import safe_sizeof
 
 from pamola_dwriter import (
     envelope,
@@ -110,7 +110,7 @@ def serialize(
     """
     schema = settled_schema(spec, resolved)
     table = formats.to_arrow(partition, schema, spec.frame, index)
-    return _cut(table, index, spec, sizeof(partition))
+    return _cut(table, index, spec, safe_sizeof(partition))
 
 
 def _cut(table: pa.Table, index: int, spec: RunSpec, memory_bytes: int) -> tuple[Piece, ...]:

@@ -58,7 +58,7 @@ def _manifest_path(spec: RunSpec) -> str:
     return layout.join(spec.target.path, layout.MANIFEST)
 
 
-def open_version(store: Store, present: Versioned, spec: RunSpec) -> Committed:
+def open_version(store: Store, stored: bytes, spec: RunSpec) -> Committed:
     """Open a stored manifest that has this write in it.
 
     Raises
@@ -66,7 +66,7 @@ def open_version(store: Store, present: Versioned, spec: RunSpec) -> Committed:
     ConcurrentWriteError
         It was overwritten by another while it was opened.
     """
-    committed = _open(store, present, spec)
+    committed = _open(store, stored, spec)
     if spec.write_id not in committed.manifest.writes:
         raise _concurrent(spec)
     return committed
@@ -112,16 +112,11 @@ def put_version(
         document = _describe(store, listed, schema, spec, before)
         shown = _envelope(document, spec, before)
         data = manifest.dump_envelope(shown)
-        try:
-            store.put_if(_manifest_path(spec), data, present.version if present else None)
-        except (VersionConflict, TargetUnavailableError) as failure:
-            stands = _look_again(store, failure, spec)
-            if stands is not None and stands.data != data:
-                # Of another run of this task, or with more appended since.
-                return open_version(store, stands, spec)
-            if stands is None:
-                continue
-        return Committed(manifest=document, shown=shown, parts=listed, stored=data, key=None)
+        stands = _put_manifest(store, data, present.version if present else None, spec)
+        if stands == data:
+            return Committed(manifest=document, shown=shown, parts=listed, stored=data, key=None)
+        if stands is not None:  # of another run of this task, or with more appended since
+            return open_version(store, stands, spec)
     raise _concurrent(spec)
 
 
@@ -147,8 +142,8 @@ def _look_back(
     )
 
 
-def _open(store: Store, present: Versioned, spec: RunSpec) -> Committed:
-    return open_committed(store, spec.target.path, present.data, partial(_key_of, spec))
+def _open(store: Store, stored: bytes, spec: RunSpec) -> Committed:
+    return open_committed(store, spec.target.path, stored, partial(_key_of, spec))
 
 
 def _key_of(spec: RunSpec, shown: Envelope) -> bytes:
@@ -160,7 +155,7 @@ def _key_of(spec: RunSpec, shown: Envelope) -> bytes:
 
 def _open_base(store: Store, present: Versioned, schema: pa.Schema, spec: RunSpec) -> Committed:
     """Open the version to append to, which must still be of the same making."""
-    base = _open(store, present, spec)
+    base = _open(store, present.data, spec)
     held = base.manifest
     if (base.key is None) != (spec.sealing is None):
         raise _concurrent(spec)
@@ -176,20 +171,24 @@ def _open_base(store: Store, present: Versioned, schema: pa.Schema, spec: RunSpe
     return base
 
 
-def _look_again(
-    store: Store, failure: VersionConflict | TargetUnavailableError, spec: RunSpec
-) -> Versioned | None:
-    """Return what stands with this write in it though its manifest was refused; None if beaten.
-
-    A retry below us may have met our own manifest, or a reply was lost: only reading tells.
-    """
+def _put_manifest(store: Store, data: bytes, expected: str | None, spec: RunSpec) -> bytes | None:
+    """Write the manifest; return what stands with this write in it, or None if beaten."""
+    failure: TargetUnavailableError | None = None
+    try:
+        store.put_if(_manifest_path(spec), data, expected)
+        if store.atomic:
+            return data
+    except VersionConflict:
+        pass  # a retry below us may have met our own manifest: only reading tells
+    except TargetUnavailableError as error:
+        failure = error
     try:
         present = read_manifest(store, spec)
     except TargetUnavailableError as error:
         raise outcome_unknown(spec) from error
     if present and spec.write_id in manifest.parse_envelope(present.data).writes:
-        return present
-    if isinstance(failure, VersionConflict):
+        return present.data
+    if failure is None:
         return None
     if failure.answered:
         raise failure

@@ -79,6 +79,9 @@ OTHER_CALLS = {
 }
 """Every other call that a write makes, some of them several times."""
 
+LOST_COMMIT = Fault("put_if", "lost", path="*/_manifest.json")
+"""The manifest of a store that is atomic is read back only when the reply to it is lost."""
+
 PHASES_OF_A_FILE = {
     "prepare": Fault("check_writable"),
     "stage": Fault("stage"),
@@ -298,7 +301,8 @@ def test_fault_of_another_call(
 ) -> None:
     """The same for the calls that change nothing readers see, and for those done by half."""
     job = Job(place, key, before)
-    case = strike(job, replace(OTHER_CALLS[step], **KINDS[kind]))
+    others = [LOST_COMMIT] if step == "manifest: read back" else []
+    case = strike(job, replace(OTHER_CALLS[step], **KINDS[kind]), *others)
     assert case.injection.injected
     if kind.endswith("at first"):
         assert case.outcome == "committed", repr(case.error)

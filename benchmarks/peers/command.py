@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from distributed import Client
 
 from benchmarks import lineitem
 from benchmarks.measuring import Comparison, keep_option, measure_in_turns, publish, rounds_option
@@ -97,7 +98,7 @@ def _measure(
     root.mkdir()
     with (
         cluster(n_workers=CORES, dashboard=False) as running,
-        running.connect().as_current(),
+        Client(running.scheduler_address),
         ExitStack() as engines,
     ):
         task = Task(files=lineitem.files_of(made), frame=lineitem.frame_of(made))

@@ -46,11 +46,13 @@ def free_ports(count: int) -> tuple[int, ...]:
     with ExitStack() as stack:
         for port in SystemRandom().sample(_PORTS, len(_PORTS)):
             if len(found) == count:
-                return tuple(found)
+                break
             with suppress(OSError):
                 stack.enter_context(socket.socket()).bind((HOST, port))
                 found.append(port)
-    raise ServerStartError(f"only {len(found)} of {count} ports are free")
+    if len(found) < count:
+        raise ServerStartError(f"only {len(found)} of {count} ports are free")
+    return tuple(found)
 
 
 def on_free_ports(count: int, start: Callable[[tuple[int, ...]], _T], log: Path) -> _T:

@@ -178,7 +178,7 @@ class Fold:
             parts=total.parts,
             rows=total.rows,
             size_bytes=total.size_bytes,
-            memory_bytes=self._sizes.total.memory_bytes,
+            memory_bytes=total.memory_bytes,
             stages={
                 stage: self._stages[stage].counts() for stage in _STAGES if stage in self._stages
             },
@@ -211,12 +211,13 @@ class Fold:
         return sum(tasks.count(TaskState.DONE) for tasks in stages) / total if total else 0.0
 
     def _sample(self, now: float) -> Sample:
+        total = self._sizes.total
         return Sample(
             time=now,
             partitions=self._done(),
-            rows=self._sizes.total.rows,
-            size_bytes=self._sizes.total.size_bytes,
-            memory_bytes=self._sizes.total.memory_bytes,
+            rows=total.rows,
+            size_bytes=total.size_bytes,
+            memory_bytes=total.memory_bytes,
             fraction=self._fraction(),
         )
 

@@ -79,7 +79,7 @@ class Snapshot:
     parts, rows, size_bytes : int
         Parts, rows and stored bytes of the partitions staged.
     memory_bytes : int
-        Bytes in memory, as Dask reckons them, of the partitions taken in by this run.
+        Bytes in memory, as Dask reckons them, of the partitions that this run staged.
     stages : mapping of str to StageCounts
         By stage (``serialize``, ``encrypt``, ``put``, ...), in the order of the graph.
     workers : int

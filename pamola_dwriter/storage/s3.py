@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 from botocore.exceptions import ClientError
+from botocore.utils import determine_content_length
 from fsspec import AbstractFileSystem
 
 from pamola_dwriter import layout
@@ -42,6 +43,7 @@ _STAGED_BY = "pamola-staged-by"
 _UPDATES = "pamola-updates"
 """User metadata of what was updated: its :class:`~pamola_dwriter.storage.updates.History`."""
 
+_UNASKED_UP_TO = 16 * 2**20
 _UNASKED = "pamola-dwriter-unasked"
 """Name under which :func:`_send_at_once` is registered, once with each client."""
 
@@ -274,7 +276,7 @@ class S3Store(ConditionalStore):
 
     async def _objects_below(self, prefix: str) -> list[Found]:
         bucket = self._target("")["Bucket"]
-        marker: dict[str, str] = {}
+        marker: dict[str, Any] = {}
         found: list[Found] = []
         while True:
             page = await self._again("list_objects_v2", Prefix=prefix, **marker)
@@ -286,9 +288,10 @@ class S3Store(ConditionalStore):
                 for each in page.get("Contents", ())
                 if each["Key"] != prefix
             ]
-            if not page.get("IsTruncated"):
+            following = {"ContinuationToken": page.get("NextContinuationToken")}
+            if not page.get("IsTruncated") or following == marker:
                 return found
-            marker = {"ContinuationToken": page["NextContinuationToken"]}
+            marker = following
 
     async def _open_uploads(self, prefix: str) -> list[Found]:
         """Return every upload that is not completed, of all keys that begin with `prefix`.
@@ -337,7 +340,8 @@ class S3Store(ConditionalStore):
         )
 
     async def _request(self, method: str, **arguments: Any) -> Any:
-        client = await self._fs.set_session()
+        await self._fs.set_session()
+        client = await self._fs.get_s3(arguments["Bucket"])
         client.meta.events.register_last("before-call.s3", _send_at_once, unique_id=_UNASKED)
         return await self._fs._call_s3(method, **arguments)
 
@@ -348,8 +352,12 @@ class S3Store(ConditionalStore):
 
 
 def _send_at_once(params: dict[str, Any], **_: Any) -> None:
-    """Let a body follow its headers: botocore would ask first, which takes a round trip more."""
-    params["headers"].pop("Expect", None)
+    """Let a body follow its headers: botocore would ask first, which takes a round trip more.
+
+    It does ask for a large one, of which a server that refuses it need not take much.
+    """
+    if (determine_content_length(params.get("body")) or 0) <= _UNASKED_UP_TO:
+        params["headers"].pop("Expect", None)
 
 
 async def _each(act: Callable[[T], Awaitable[V]], items: Iterable[T], *, at_once: int) -> list[V]:
