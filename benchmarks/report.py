@@ -152,9 +152,9 @@ def _origin(result: Result) -> str:
     machine = result.machine
     versions = {**result.versions, **result.comparison.parameters.get("versions", {})}
     lines = [f"`{result.command}`\n"] if result.command else []
-    rounds = len(next(iter(result.comparison.figures.values())))
+    count = len(next(iter(result.comparison.figures.values())))
     lines.append(
-        f"{rounds} round{'' if rounds == 1 else 's'}, {result.measured}; {machine['system']}, "
+        f"{count} figure{'' if count == 1 else 's'} each, {result.measured}; {machine['system']}, "
         f"{machine['cores']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB; "
         + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         + ".\n"
