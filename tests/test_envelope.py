@@ -131,7 +131,9 @@ def test_the_header_may_name_another_segment_size(segment: int) -> None:
 
 @pytest.mark.parametrize("segment", [0, -1, 16, 4095, 2**26 + 1, True, 65536.0, "65536", None])
 def test_an_impossible_segment_size_is_refused(segment: object) -> None:
-    """Whoever made the header, no buffer of that size is asked for."""
+    """Whoever made the header, no buffer of that size is asked for; sealing refuses it too."""
+    with pytest.raises(ValueError, match="segment takes an integer from 4096 to 67108864"):
+        seal(b"", KEY, {"segment": segment})
     sealed = encode_header(HEADER | {"segment": segment}) + SEALED[PREFIX:]
     with pytest.raises(IntegrityError, match="impossible segment size"):
         open_sealed(sealed, KEY)
@@ -254,13 +256,45 @@ def test_behaves_as_a_file() -> None:
         reader.read(1)
 
 
-def test_chunked_sequential_reads_fetch_each_segment_once() -> None:
-    """Reading in small steps costs one fetch a segment."""
-    stored = Stored(SEALED)
+@pytest.mark.parametrize("step", [1_000, SMALL_SEGMENT, 100_000])
+@pytest.mark.parametrize("segment", [SMALL_SEGMENT, SEGMENT])
+def test_chunked_sequential_reads_fetch_each_segment_once(segment: int, step: int) -> None:
+    """Reading in small steps fetches no byte twice, and asks at most once a step or segment."""
+    sealed = seal(PLAIN, KEY, {"segment": segment}).to_pybytes()
+    stored = Stored(sealed)
     reader = stored.open()
-    assert b"".join(iter(lambda: reader.read(100_000), b"")) == PLAIN
-    assert len(stored.ranges) == 5
-    assert sum(end - start for start, end in stored.ranges) == len(SEALED) - PREFIX - 40
+    assert b"".join(iter(lambda: reader.read(step), b"")) == PLAIN
+    start = len(encode_header({"segment": segment}))
+    ends = [end for _, end in stored.ranges]
+    assert [begin for begin, _ in stored.ranges] == [start + 40, *ends[:-1]]
+    assert ends[-1] == len(sealed)
+    assert len(ends) <= min(-(-len(PLAIN) // step), -(-(len(sealed) - start) // segment))
+
+
+@pytest.mark.parametrize(
+    ("segment", "kept"), [(SMALL_SEGMENT, 64), (SEGMENT, 4), (2 * SEGMENT, 2), (5 * SEGMENT, 1)]
+)
+def test_the_last_segments_are_kept(segment: int, kept: int) -> None:
+    """Small reads here and there fetch nothing again within 4 MiB, and one more drops the oldest.
+
+    A segment of more than that is kept while there is no other.
+    """
+    data = PLAIN * 3
+    stored = Stored(seal(data, KEY, {"segment": segment}).to_pybytes())
+    reader = stored.open()
+
+    def touch(index: int) -> None:
+        reader.seek(at := index * segment)
+        assert reader.read(9) == data[at : at + 9]
+
+    for index in [*range(kept), *range(kept)]:
+        touch(index)
+    assert len(stored.ranges) == kept
+    touch(kept)
+    touch(kept)
+    assert len(stored.ranges) == kept + 1
+    touch(0)
+    assert len(stored.ranges) == kept + 2
 
 
 def test_opening_is_one_small_read() -> None:

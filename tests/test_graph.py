@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -12,8 +13,9 @@ import dask.dataframe as dd
 import pandas as pd
 import pytest
 from dask.utils import key_split
+from distributed import Client, wait
 
-from pamola_dwriter import DataWriter, LazyWrite, layout
+from pamola_dwriter import DataWriter, LazyWrite, layout, read_dataset
 from pamola_dwriter.errors import WriteFailedError
 from pamola_dwriter.finalize import finalize
 from pamola_dwriter.settings import FUSED_FROM
@@ -77,6 +79,55 @@ def test_input_that_others_need_is_not_fused(tmp_path: Path, *, fused: bool) -> 
 def note_call(partition: pd.DataFrame, folder: Path) -> pd.DataFrame:
     (folder / token_hex(8)).touch()
     return partition
+
+
+@pytest.mark.parametrize("partitions", [3, 5])
+def test_a_persisted_frame_is_written_from_memory(
+    client: Client, tmp_path: Path, partitions: int
+) -> None:
+    """What a cluster holds is not computed again, and it still holds it after the write."""
+    source = Path(tmp_path, "computed")
+    source.mkdir()
+    frame = dd.from_pandas(ROWS[["x"]], npartitions=partitions)
+    held = client.persist(frame.map_partitions(note_call, source, meta=ROWS[["x"]]))
+    wait(held)
+    result = DataWriter(tmp_path).write_dataframe(held, "t", "parquet")
+    assert (result.rows, result.partitions) == (100, partitions)
+    pd.testing.assert_frame_equal(read_dataset(result.path).compute(), ROWS[["x"]])
+    pd.testing.assert_frame_equal(held.compute(), ROWS[["x"]])
+    assert len(list(source.iterdir())) == partitions
+
+
+SHUFFLES: dict[str, Callable[[dd.DataFrame, tuple[int, ...]], dd.DataFrame]] = {
+    "shuffle": lambda frame, divisions: frame.shuffle(on="g"),
+    "set_index": lambda frame, divisions: frame.set_index("x", divisions=divisions),
+}
+
+
+@pytest.mark.parametrize("how", SHUFFLES)
+@pytest.mark.parametrize("partitions", [3, 5])
+def test_a_shuffled_frame_is_written_as_shuffled(
+    client: Client, tmp_path: Path, how: str, partitions: int
+) -> None:
+    """Behind a shuffle between workers each part has the rows that came to its partition."""
+    source = Path(tmp_path, "computed")
+    source.mkdir()
+    numbers = pd.Series(range(100))
+    rows = pd.DataFrame({"x": numbers * 37 % 100, "g": numbers % 10, "s": "é" + numbers.map(str)})
+    frame = dd.from_pandas(rows, npartitions=partitions)
+    noted = frame.map_partitions(note_call, source, meta=frame._meta)
+    writer = DataWriter(tmp_path)
+    lazy: LazyWrite = writer.write_dataframe(
+        SHUFFLES[how](noted, frame.divisions), "t", "parquet", compute=False
+    )
+    assert "shuffle-transfer" in {key_split(key) for key in dict(lazy.__dask_graph__())}
+    result = lazy.compute()
+    assert (result.rows, result.partitions) == (100, partitions)
+    assert len(list(source.iterdir())) == partitions
+    found, shuffled = read_dataset(result.path), SHUFFLES[how](frame, frame.divisions)
+    for number in range(partitions):  # rows come in the order in which workers sent them
+        part, expected = (each.partitions[number].compute() for each in (found, shuffled))
+        pd.testing.assert_frame_equal(part.sort_values("s"), expected.sort_values("s"))
 
 
 @pytest.mark.parametrize(("partitions", "stage"), [(FUSED_FROM - 1, "put"), (FUSED_FROM, "part")])

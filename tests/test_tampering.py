@@ -125,6 +125,14 @@ def with_header(data: bytes, **fields: Any) -> bytes:
     return encode_header(header.fields | fields) + data[len(header.prefix) :]
 
 
+def without_segment(data: bytes) -> bytes:
+    """Return sealed bytes with a well-formed header that names no size of segments."""
+    header = read_header(lambda a, b: data[a:b])
+    fields = {name: value for name, value in header.fields.items() if name != "segment"}
+    assert len(fields) == len(header.fields) - 1
+    return encode_header(fields) + data[len(header.prefix) :]
+
+
 ALTERATIONS: dict[str, Alter] = {
     "magic": lambda data, lake: flipped(data, 0),
     "version": lambda data, lake: data[:3] + b"2" + data[4:],
@@ -135,6 +143,13 @@ ALTERATIONS: dict[str, Alter] = {
     "header write": lambda data, lake: with_header(data, write_id="0" * 16),
     "header partition": lambda data, lake: with_header(data, partition=0),
     "header more": lambda data, lake: with_header(data, more=1),
+    "header segment doubled": lambda data, lake: with_header(data, segment=2 * SEGMENT),
+    "header segment off by one": lambda data, lake: with_header(data, segment=SEGMENT + 1),
+    "header segment of all": lambda data, lake: with_header(data, segment=1 << 26),
+    "header segment too small": lambda data, lake: with_header(data, segment=1),
+    "header segment a float": lambda data, lake: with_header(data, segment=float(SEGMENT)),
+    "header segment null": lambda data, lake: with_header(data, segment=None),
+    "header segment gone": lambda data, lake: without_segment(data),
     "stream header": lambda data, lake: flipped(data, lake.prefix),
     "salt": lambda data, lake: flipped(data, lake.prefix + 1),
     "nonce": lambda data, lake: flipped(data, lake.prefix + 39),
@@ -562,6 +577,13 @@ FILE_ALTERATIONS: dict[str, Callable[[bytes], bytes]] = {
     "header keyed_by": lambda data: with_header(data, keyed_by="0" * 16),
     "header keys": lambda data: with_header(data, keys=[]),
     "header kind": lambda data: with_header(data, kind="part"),
+    "header segment doubled": lambda data: with_header(data, segment=2 * SEGMENT),
+    "header segment off by one": lambda data: with_header(data, segment=SEGMENT + 1),
+    "header segment of all": lambda data: with_header(data, segment=1 << 26),
+    "header segment too small": lambda data: with_header(data, segment=1),
+    "header segment a float": lambda data: with_header(data, segment=float(SEGMENT)),
+    "header segment null": lambda data: with_header(data, segment=None),
+    "header segment gone": without_segment,
     "first segment": lambda data: flipped(data, len(data) // 9),
     "last byte": lambda data: flipped(data, len(data) - 1),
     "cut": lambda data: data[:-1],
@@ -595,6 +617,22 @@ def test_an_altered_single_file(
             action()
         assert_silent(caught.value, caplog)
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_added_segment_size_is_found(tmp_path: Path, parts: int) -> None:
+    """A file of rows, whose header names no size, opens under no header that names the usual."""
+    frame = dd.from_pandas(pd.DataFrame({"x": range(10)}), npartitions=parts)
+    options = {"encryption_key": KEY, "single_file": parts == 1}
+    path = Path(DataWriter(tmp_path).write_dataframe(frame, "x", "csv", **options).path)
+    file = path if path.is_file() else next(path.glob("part-*"))
+    verify(path, encryption_key=KEY)
+    file.write_bytes(with_header(file.read_bytes(), segment=1 << 20))
+    with pytest.raises(IntegrityError):
+        verify(path, encryption_key=KEY)
+    if path.is_dir():
+        with pytest.raises(IntegrityError, match=file.name):
+            read_all(path)
 
 
 STORED: dict[str, Callable[[dict[str, bytes], str, str], object]] = {

@@ -34,8 +34,6 @@ from pamola_dwriter.errors import DataReadError, IntegrityError, WrongKeyError
 from tests.test_envelope import tink_primitive
 from tests.vectors import make_vectors as made
 
-SIZE = 1_048_576
-
 
 def answers(name: str) -> list[dict[str, Any]]:
     """Return the entries of one of the files."""
@@ -81,18 +79,27 @@ def split(sealed: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     return header, sealed[: 8 + length], sealed[8 + length :]
 
 
+def size_of_segments(prefix: bytes) -> int:
+    """Return *S*, as "The sealed format" says."""
+    size = json.loads(prefix[8:]).get("segment", 1_048_576)
+    if type(size) is not int or not 4_096 <= size <= 67_108_864:
+        raise RefusedError("segment size")
+    return size
+
+
 def open_stream(stream: bytes, prefix: bytes, key: bytes) -> bytes:
     """Open a stream segment by segment, as "The sealed format" says."""
+    size = size_of_segments(prefix)
     if len(stream) < 56 or stream[0] != 0x28:
         raise RefusedError("stream header")
     salt, nonce_prefix = stream[1:33], stream[33:40]
     aes = AESGCM(HKDF(SHA256(), 32, salt, prefix).derive(key))
-    count = -(-len(stream) // SIZE)
+    count = -(-len(stream) // size)
     plain = []
     for i in range(count):
         nonce = nonce_prefix + i.to_bytes(4, "big") + bytes([i == count - 1])
         try:
-            plain.append(aes.decrypt(nonce, stream[i * SIZE or 40 : (i + 1) * SIZE], None))
+            plain.append(aes.decrypt(nonce, stream[i * size or 40 : (i + 1) * size], None))
         except (InvalidTag, ValueError):
             raise RefusedError(f"segment {i}") from None
     return b"".join(plain)
@@ -134,7 +141,8 @@ def sealed_bytes(entry: dict[str, Any]) -> bytes:
     nonce_prefix = bytes.fromhex(entry["nonce_prefix"])
     aes = AESGCM(HKDF(SHA256(), 32, salt, prefix).derive(bytes.fromhex(entry["key"])))
     plain = (bytes(range(251)) * (entry["size"] // 251 + 1))[: entry["size"]]
-    bounds = [0, *range(SIZE - 56, len(plain), SIZE - 16), len(plain)]
+    size = size_of_segments(prefix)
+    bounds = [0, *range(size - 56, len(plain), size - 16), len(plain)]
     segments = [plain[a:b] for a, b in pairwise(bounds)]
     stream = b"\x28" + salt + nonce_prefix
     for i, segment in enumerate(segments):
@@ -185,7 +193,8 @@ def test_others_open_what_is_sealed(entry: dict[str, Any]) -> None:
     assert (header, prefix.hex()) == (entry["header"], entry["prefix"])
     plain = open_stream(stream, prefix, key)
     assert hashlib.sha256(plain).hexdigest() == entry["plaintext_sha256"]
-    assert tink_primitive(key).new_decrypting_stream(io.BytesIO(stream), prefix).read() == plain
+    tinks = tink_primitive(key, size_of_segments(prefix))
+    assert tinks.new_decrypting_stream(io.BytesIO(stream), prefix).read() == plain
     assert open_sealed(sealed, key, expect=entry["header"]) == plain
 
 
@@ -199,11 +208,12 @@ def test_nobody_opens_what_was_altered(entry: dict[str, Any]) -> None:
         open_sealed(altered, key)
     with pytest.raises(RefusedError):
         open_stream(*reversed(split(altered)[1:]), key)
-    length = len(bytes.fromhex(original["prefix"]))
-    prefix, stream = altered[:length], altered[length:]
+    whole = bytes.fromhex(original["prefix"])
+    prefix, stream = altered[: len(whole)], altered[len(whole) :]
+    tinks = tink_primitive(key, size_of_segments(whole))
     # A header of another length leaves Tink, which knows no header, with another prefix.
     with pytest.raises((tink.TinkError, OSError, EOFError)):
-        tink_primitive(key).new_decrypting_stream(io.BytesIO(stream), prefix).read()
+        tinks.new_decrypting_stream(io.BytesIO(stream), prefix).read()
 
 
 def provider_of(secret: dict[str, Any]) -> keys.RawKey | keys.Passphrase:

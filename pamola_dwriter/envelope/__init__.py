@@ -89,6 +89,11 @@ def seal(data: Any, key: bytes, header: Mapping[str, Any]) -> pa.Buffer:
     header : mapping
         JSON values; anybody can read them. ``segment`` is the stored size of a full segment,
         which is :data:`SEGMENT` if it is missing.
+
+    Raises
+    ------
+    ValueError
+        The header is not JSON, is too long, or names an impossible segment size.
     """
     return seal_with(
         data, key, header, salt=os.urandom(SALT), nonce_prefix=os.urandom(NONCE_PREFIX)

@@ -40,6 +40,16 @@ class SealedHeader:
     prefix: bytes = field(repr=False)
     following: bytes = field(default=b"", repr=False, compare=False)
 
+    @property
+    def segment(self) -> int:
+        """Stored bytes of a full segment; IntegrityError if none can have so many."""
+        try:
+            return segment_size(self.fields)
+        except ValueError:
+            raise IntegrityError(
+                "the sealed header is damaged: it names an impossible segment size"
+            ) from None
+
     def check(self, expect: Mapping[str, Any]) -> None:
         """Raise IntegrityError, naming the first field that is not as expected."""
         for name, value in expect.items():
@@ -52,12 +62,13 @@ def segment_size(header: Mapping[str, Any]) -> int:
 
     Raises
     ------
-    IntegrityError
+    ValueError
         It is no size of a segment.
     """
     size = header.get("segment", SEGMENT)
     if type(size) is not int or size not in _SEGMENTS:
-        raise IntegrityError("the sealed header is damaged: it names an impossible segment size")
+        low, high = _SEGMENTS[0], _SEGMENTS[-1]
+        raise ValueError(f"segment takes an integer from {low} to {high}, not {size!r}")
     return size
 
 

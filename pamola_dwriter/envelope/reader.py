@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pamola_dwriter.envelope.header import ReadRange, SealedHeader, segment_size
+from pamola_dwriter.envelope.header import ReadRange, SealedHeader
 from pamola_dwriter.envelope.segments import (
     SALT,
     STREAM_HEADER,
@@ -21,15 +21,17 @@ from pamola_dwriter.envelope.segments import (
     view,
 )
 
-_CACHED = 4
+_KEPT = 4 << 20
+"""Bytes of opened segments that a reader keeps; one segment in any case."""
 
 
 class SealedReader(io.RawIOBase):
     """Reads sealed bytes as a seekable file; fetches and opens only the segments touched.
 
     Every byte returned, and the end of the file where it is met, has been authenticated. Each
-    run of adjoining segments is one `read`, and the last few segments opened are kept. For
-    small sequential reads over a network put an :class:`io.BufferedReader` of some MiB around.
+    run of adjoining segments is one `read`, and of the segments opened the last 4 MiB are kept.
+    Nothing is fetched ahead: small sequential reads cost one `read` a segment, so over a network
+    put an :class:`io.BufferedReader` of some MiB around.
 
     Parameters
     ----------
@@ -52,8 +54,9 @@ class SealedReader(io.RawIOBase):
         super().__init__()
         self._stored = read
         offset = len(header.prefix)
-        segment = segment_size(header.fields)
+        segment = header.segment
         self._layout = Layout(offset, plain_size(size, offset, segment), segment)
+        self._most = max(1, _KEPT // segment)
         head = header.following[:STREAM_HEADER]
         if len(head) < STREAM_HEADER:
             head = bytes(self._fetch(offset, offset + STREAM_HEADER))
@@ -159,7 +162,7 @@ class SealedReader(io.RawIOBase):
 
     def _remember(self, index: int, segment: memoryview) -> None:
         self._cache[index] = segment
-        if len(self._cache) > _CACHED:
+        if len(self._cache) > self._most:
             self._cache.popitem(last=False)
 
     def _authenticate_end(self) -> None:

@@ -41,9 +41,7 @@ import pyrage
 from pamola_dwriter import manifest
 from pamola_dwriter.encryption import ParquetColumns
 from pamola_dwriter.envelope import (
-    SEGMENT,
     authenticate,
-    encode_header,
     footer_key,
     seal_with,
     wrap_data_key,
@@ -59,110 +57,10 @@ from pamola_dwriter.keys import (
 from pamola_dwriter.manifest import Envelope, Manifest, PartTable
 from pamola_dwriter.sealing import FileKeys, file_header
 from pamola_dwriter.spec import FormatSpec, PartRecord, WrappedKey, WriteId
+from tests.vectors import sealed
+from tests.vectors.sealed import KEY, NONCE_PREFIX, SALT
 
 DIRECTORY = Path(__file__).parent
-KEY = bytes(range(32))
-SALT = bytes(range(100, 132))
-NONCE_PREFIX = bytes(range(200, 207))
-SHORT = 200
-FIRST = SEGMENT - 40 - 16
-
-
-def pattern(size: int) -> bytes:
-    """Return the plaintext of `size` bytes."""
-    return (bytes(range(251)) * (size // 251 + 1))[:size]
-
-
-def vector(size: int, header: dict[str, Any]) -> dict[str, Any]:
-    """Return one known answer; the sealed bytes are spelt out only if they are few."""
-    buffer = seal_with(pattern(size), KEY, header, salt=SALT, nonce_prefix=NONCE_PREFIX)
-    stored = buffer.to_pybytes()
-    answer = {
-        "header": header,
-        "prefix": encode_header(header).hex(),
-        "key": KEY.hex(),
-        "salt": SALT.hex(),
-        "nonce_prefix": NONCE_PREFIX.hex(),
-        "size": size,
-        "plaintext_sha256": hashlib.sha256(pattern(size)).hexdigest(),
-        "sealed_size": len(stored),
-        "sealed_sha256": hashlib.sha256(stored).hexdigest(),
-    }
-    return answer | ({"sealed": stored.hex()} if size <= SHORT else {})
-
-
-def sealed() -> list[dict[str, Any]]:
-    """Return all known answers of the sealed format."""
-    header = {"write_id": "0123456789abcdef", "path": "größe/part-00000", "kind": "part"}
-    sizes = [0, 1, SHORT, FIRST - 1, FIRST, FIRST + 1, FIRST + SEGMENT - 16, 3 * SEGMENT]
-    more = [FIRST + SEGMENT - 17, FIRST + SEGMENT - 15]
-    return [
-        vector(0, {}),
-        *(vector(size, header) for size in [*sizes, *more]),
-        *(vector(1, each) for each in HEADERS),
-    ]
-
-
-HEADERS: list[dict[str, Any]] = [
-    {"kind": "part", "partition": 0, "path": "p", "write_id": "0" * 16},
-    {"\U0001f511": "outside the basic plane", "\uffff": "before it by code point"},
-    {"quoted": '"\\/\b\f\n\r\t\x00\x1f\x7f\u2028', "é": "e\u0301"},
-    {"nested": [{"b": [], "a": {}}, None, True, False], "n": [0, -1, 2**53, 2**64, 1.5]},
-    {"long": "x" * 5000},
-]
-"""Headers whose one spelling another implementation is likely to miss."""
-
-
-def refused() -> list[dict[str, Any]]:
-    """Return what must not open: `edits` are done one after another to entry `of`."""
-    answers = sealed()
-    short, segments = 3, 8
-    prefix, size = (len(answers[short]["prefix"]) // 2, answers[short]["sealed_size"])
-    text = bytes.fromhex(answers[short]["prefix"])[8:]
-    spellings = {
-        "another order of names": b'{"path":"p","kind":"part"}',
-        "blanks": text.replace(b":", b": ", 1),
-        "an escape for a character": text.replace("ö".encode(), b"\\u00f6", 1),
-        "a name twice": b'{"a":1,"a":1}',
-        "not a number": b'{"a":NaN}',
-        "no object": b"[]",
-        "nothing": b"",
-        "no UTF-8": b'{"a":"\xff"}',
-        "half a surrogate pair": b'{"a":"\\ud800"}',
-    }
-    second, third, fourth = (prefix + n * SEGMENT for n in (1, 2, 3))
-    return [
-        _refused(short, "a letter of the magic", ["flip", 0, 1]),
-        _refused(short, "the version", ["put", 3, b"2".hex()]),
-        _refused(short, "the length of the header", ["flip", 7, 1]),
-        _refused(short, "an impossible length of the header", ["put", 4, "ffffffff"]),
-        _refused(short, "a field of the header", ["put", text.index(b"0123") + 8, b"1".hex()]),
-        _refused(short, "the length of the stream header", ["flip", prefix, 1]),
-        _refused(short, "the salt", ["flip", prefix + 1, 128]),
-        _refused(short, "the nonce prefix", ["flip", prefix + 39, 1]),
-        _refused(short, "the ciphertext", ["flip", prefix + 40, 1]),
-        _refused(short, "the tag", ["flip", size - 1, 1]),
-        *(
-            _refused(short, f"cut to {cut} bytes", ["cut", cut])
-            for cut in (0, 4, 8, prefix, prefix + 40, prefix + 56, size - 16, size - 1)
-        ),
-        _refused(short, "a byte more", ["put", size, "00"]),
-        *(
-            _refused(short, f"a header spelt with {how}", ["header", spelling.hex()])
-            for how, spelling in spellings.items()
-        ),
-        _refused(segments, "a bit of the middle", ["flip", second + 5, 16]),
-        _refused(segments, "a bit of the last segment", ["flip", fourth + 5, 16]),
-        _refused(segments, "cut after a segment", ["cut", second]),
-        _refused(segments, "cut after two segments", ["cut", third]),
-        _refused(segments, "two segments swapped", ["swap", second, third, SEGMENT]),
-        _refused(segments, "a segment twice", ["copy", second, third, SEGMENT]),
-        _refused(segments, "the last segment gone", ["cut", fourth]),
-    ]
-
-
-def _refused(of: int, what: str, *edits: list[Any]) -> dict[str, Any]:
-    return {"what": what, "of": of, "edits": list(edits)}
 
 
 def wrapped() -> list[dict[str, Any]]:
@@ -366,8 +264,8 @@ def recipients() -> list[dict[str, Any]]:
 
 
 MADE = {
-    "sealed_v1.json": sealed,
-    "refused_v1.json": refused,
+    "sealed_v1.json": sealed.answers,
+    "refused_v1.json": sealed.refused,
     "wrapped_v1.json": wrapped,
     "wraps_v1.json": wraps,
     "manifests_v1.json": manifests,
