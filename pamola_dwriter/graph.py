@@ -327,7 +327,8 @@ class _Fusion:
         shared = set().union(*(node.dependencies for node in given.values()))
         for key, part in parts.items():
             (partition,) = part.dependencies
-            if partition not in shared:
+            # An alias is no work; and its own key may be that of what it stands for.
+            if partition not in shared and not isinstance(given[partition], Alias):
                 parts[key] = Task.fuse(given.pop(partition), part, key=key)
         return given, parts
 
