@@ -302,12 +302,12 @@ def _add_with_input(
     """Add the input and the stage that takes it in, as one task where nothing else needs it.
 
     Then a partition is gone when its task ends, and the next one finds its memory: apart they
-    took half as much time again in the kernel, and a twelfth more in all.
+    took a twelfth more time (see ``benchmarks/README.md``).
     """
     made = replace(todo, name=layout.task_key(stage, layers.spec.write_id))
     fusion = _Fusion(make, partial(_apply, function, todo, made, layers.spec, resolved))
-    layers.add(_INPUT, fusion.input)
-    layers.add(made.name, fusion.parts, stores=stage in LAST_STAGES)
+    layers.add(_INPUT, partial(fusion.layer, 0))
+    layers.add(made.name, partial(fusion.layer, 1), stores=stage in LAST_STAGES)
     return made
 
 
@@ -327,18 +327,18 @@ class _Fusion:
         shared = set().union(*(node.dependencies for node in given.values()))
         for key, part in parts.items():
             (partition,) = part.dependencies
-            # An alias is no work; and its own key may be that of what it stands for.
-            if partition not in shared and not isinstance(given[partition], Alias):
+            if partition not in shared and _can_be_fused(given[partition]):
                 parts[key] = Task.fuse(given.pop(partition), part, key=key)
         return given, parts
 
-    def input(self) -> Graph:
-        """Return what is left of the first layer."""
-        return self._layers[0]
+    def layer(self, number: int) -> Graph:
+        """Return what is left of the first layer (0), or the second one (1)."""
+        return self._layers[number]
 
-    def parts(self) -> Graph:
-        """Return the second layer."""
-        return self._layers[1]
+
+def _can_be_fused(node: Any) -> bool:
+    # An alias is no work; and its own key may be that of what it stands for.
+    return not (node.block_fusion or isinstance(node, Alias))
 
 
 def _add_kept(layers: _Layers, kept: Kept) -> Keys:
