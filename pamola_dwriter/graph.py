@@ -8,9 +8,8 @@
 
 A partition is computed by the task that serializes it. Columns whose type only the data can tell
 add a ``schema`` layer between the two. Where there are many partitions each is one task, from its
-input to its parts on the store. Partitions that an interrupted run has staged go straight from its
-record to gather. A layer becomes tasks on the scheduler. The one module that uses Dask's private
-task classes.
+input to its parts on the store. What an interrupted run has staged goes straight from its record to
+gather. A layer becomes tasks on the scheduler. The one module with Dask's private task classes.
 """
 
 from __future__ import annotations
@@ -301,8 +300,7 @@ def _add_with_input(
 ) -> Keys:
     """Add the input and the stage that takes it in, as one task where nothing else needs it.
 
-    Then a partition is gone when its task ends, and the next one finds its memory: apart they
-    took a twelfth more time (see ``benchmarks/README.md``).
+    Then its memory is free for the next partition; see ``benchmarks/README.md``.
     """
     made = replace(todo, name=layout.task_key(stage, layers.spec.write_id))
     fusion = _Fusion(make, partial(_apply, function, todo, made, layers.spec, resolved))

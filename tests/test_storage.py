@@ -225,15 +225,14 @@ def s3_store(s3: S3Server, s3_task_dir: str) -> Any:
 
 @pytest.fixture
 def called(s3_store: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The requests that `s3_store` sends, one upload in a page of a listing."""
+    """The requests that `s3_store` sends, one upload and two objects in a page of a listing."""
     methods: list[str] = []
     call = s3_store._fs._call_s3
+    pages = {"list_multipart_uploads": {"MaxUploads": 1}, "list_objects_v2": {"MaxKeys": 2}}
 
     async def spy(method: str, *args: Any, **kwargs: Any) -> Any:
         methods.append(method)
-        if method != "list_multipart_uploads":
-            return await call(method, *args, **kwargs)
-        return await call(method, *args, MaxUploads=1, **kwargs)
+        return await call(method, *args, **pages.get(method, {}), **kwargs)
 
     monkeypatch.setattr(s3_store._fs, "_call_s3", spy)
     return methods
@@ -251,6 +250,34 @@ def test_all_pages_of_uploads_are_swept(s3_store: Any, called: list[str]) -> Non
     assert called.count("list_multipart_uploads") > 1
     s3_store.publish({others: token})
     assert s3_store.read(others) == b"y"
+
+
+def test_all_pages_of_a_list_are_read(s3_store: Any, called: list[str]) -> None:
+    """Every object is listed once, in order, however many pages that takes."""
+    names = [f"{folder}/{number}.json" for folder in "ab" for number in range(4)]
+    for name in reversed(names):
+        s3_store.put(f"listed/{name}", b"{}")
+    s3_store.put("listed.json", b"{}")
+    assert s3_store.listdir("listed") == names
+    assert called.count("list_objects_v2") == 4
+    assert [found.path for found in s3_store.survey("listed/a")] == [
+        f"listed/{name}" for name in names[:4]
+    ]
+
+
+def test_a_list_that_is_cut_short_is_an_error(
+    s3_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a server leaves out, and names no way to, is never taken for absent."""
+    call = s3_store._fs._call_s3
+
+    async def cut_short(method: str, *args: Any, **kwargs: Any) -> Any:
+        page = await call(method, *args, **kwargs)
+        return {**page, "IsTruncated": True} if method == "list_objects_v2" else page
+
+    monkeypatch.setattr(s3_store._fs, "_call_s3", cut_short)
+    with pytest.raises(TargetUnavailableError, match="cut the list short"):
+        s3_store.listdir("")
 
 
 def test_single_file_is_swept_without_asking_for_uploads(s3_store: Any, called: list[str]) -> None:

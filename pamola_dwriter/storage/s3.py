@@ -44,6 +44,7 @@ _UPDATES = "pamola-updates"
 """User metadata of what was updated: its :class:`~pamola_dwriter.storage.updates.History`."""
 
 _UNASKED_UP_TO = 16 * 2**20
+"""Largest body that is sent with its headers; see :func:`_send_at_once`."""
 _UNASKED = "pamola-dwriter-unasked"
 """Name under which :func:`_send_at_once` is registered, once with each client."""
 
@@ -276,7 +277,7 @@ class S3Store(ConditionalStore):
 
     async def _objects_below(self, prefix: str) -> list[Found]:
         bucket = self._target("")["Bucket"]
-        marker: dict[str, Any] = {}
+        marker: dict[str, str] = {}
         found: list[Found] = []
         while True:
             page = await self._again("list_objects_v2", Prefix=prefix, **marker)
@@ -288,10 +289,12 @@ class S3Store(ConditionalStore):
                 for each in page.get("Contents", ())
                 if each["Key"] != prefix
             ]
-            following = {"ContinuationToken": page.get("NextContinuationToken")}
-            if not page.get("IsTruncated") or following == marker:
+            if not page.get("IsTruncated"):
                 return found
-            marker = following
+            token = page.get("NextContinuationToken")
+            if token in (None, marker.get("ContinuationToken")):
+                raise OSError("the server cut the list short, and does not go on with it")
+            marker = {"ContinuationToken": token}
 
     async def _open_uploads(self, prefix: str) -> list[Found]:
         """Return every upload that is not completed, of all keys that begin with `prefix`.
