@@ -6,6 +6,7 @@ Each route's own test runs or renders it, and compares what it found with :func:
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,3 +35,12 @@ def report(said: str) -> dict[str, Any]:
     found: dict[str, Any]
     found, _ = json.JSONDecoder().raw_decode(said[said.index("\n{\n") :].lstrip())
     return found
+
+
+def answers(url: str) -> bool:
+    """Tell whether a server of a route is there, and well."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False

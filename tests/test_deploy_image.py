@@ -10,7 +10,6 @@ import json
 import os
 import re
 import subprocess
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -151,14 +150,6 @@ def run(place: Place, command: list[str], service: Mapping[str, Any]) -> str:
     return done.stdout
 
 
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
-
-
 @contextmanager
 def started(
     place: Place, name: str, command: list[str], url: str, changes: Mapping[str, str] | None = None
@@ -171,7 +162,7 @@ def started(
     variables = place.variables(compose()[name]) | (changes or {})
     process = processes.spawn(program, log, variables)
     try:
-        processes.wait_until(partial(answers, url), name, process, log)
+        processes.wait_until(partial(routes.answers, url), name, process, log)
         yield
     finally:
         end = processes.kill_group if command[0] == "weed" else processes.stop
@@ -320,6 +311,6 @@ def test_the_notebook_server_wants_its_token(place: Place) -> None:
         words.append("--allow-root")  # in the container nobody is
     url = f"http://{HOST}:{place.port('notebook')}"
     with started(place, "notebook", words, f"{url}/api"):
-        assert not answers(f"{url}/api/contents")
+        assert not routes.answers(f"{url}/api/contents")
         token = (place.folder / "secrets" / "jupyter-token").read_text()
-        assert answers(f"{url}/api/contents?token={token}")
+        assert routes.answers(f"{url}/api/contents?token={token}")

@@ -108,7 +108,7 @@ class Pods:
         process = processes.spawn([*self.command(role, name, ports), host], log, variables)
         path = container["readinessProbe"]["httpGet"]["path"]
         try:
-            ready = partial(answers, f"http://{HOST}:{pages}{path}")
+            ready = partial(routes.answers, f"http://{HOST}:{pages}{path}")
             processes.wait_until(ready, name, process, log)
             yield process
         finally:
@@ -133,14 +133,6 @@ class Pods:
         )
         with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return json.loads(reply.read())
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
-            return bool(reply.status == 200)
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="module")
