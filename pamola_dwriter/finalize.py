@@ -1,4 +1,4 @@
-"""Finalize: check what was staged, publish it, commit the manifest, sweep.
+"""Finalize: check what was staged, publish what is not, commit the manifest, sweep.
 
 One task, safe to run twice: a second run finds its own write id in the manifest and returns
 the same result. Until the manifest is written, the previous version stands.
@@ -21,6 +21,8 @@ from pamola_dwriter.errors import TargetExistsError, TargetUnavailableError, Wri
 from pamola_dwriter.lease import Lease
 from pamola_dwriter.manifest import Retired
 from pamola_dwriter.paths import present_path
+from pamola_dwriter.publishing import is_committed, publish_staged
+from pamola_dwriter.records import Records
 from pamola_dwriter.spec import PartRecord, RunSpec, WriteId, WriterResult
 from pamola_dwriter.versions import (
     check_expected,
@@ -33,9 +35,7 @@ from pamola_dwriter.versions import (
 logger = logging.getLogger(__name__)
 
 
-def finalize(
-    records: dict[int, tuple[PartRecord, ...]], resolved: pa.Schema | None, spec: RunSpec
-) -> WriterResult:
+def finalize(records: Records, resolved: pa.Schema | None, spec: RunSpec) -> WriterResult:
     """Commit a write, given the records of all its partitions and the types of open columns.
 
     Raises
@@ -65,16 +65,14 @@ def recover(store: Store, spec: RunSpec) -> WriterResult | None:
     if spec.target.single_file:
         return None
     present = read_manifest(store, spec)
-    if present is None or spec.write_id not in manifest.parse_envelope(present.data).writes:
+    if present is None or not is_committed(present, spec):
         return None
     result = _result(open_version(store, present.data, spec), spec)
     record_frame(store, result, spec)
     return result
 
 
-def _every_partition_once(
-    records: dict[int, tuple[PartRecord, ...]], spec: RunSpec
-) -> tuple[PartRecord, ...]:
+def _every_partition_once(records: Records, spec: RunSpec) -> tuple[PartRecord, ...]:
     missing = sorted(set(range(spec.partitions)) - records.keys())
     if missing or len(records) != spec.partitions:
         raise WriteFailedError(f"no record of partition(s) {missing[:10]}; nothing was committed")
@@ -125,29 +123,20 @@ def _commit_dataset(
 ) -> WriterResult:
     present = read_manifest(store, spec)
     shown = manifest.parse_envelope(present.data) if present else None
-    if present is not None and shown is not None and spec.write_id in shown.writes:
+    if present is not None and is_committed(present, spec):
         committed = open_version(store, present.data, spec)
     else:
         check_expected(present, spec)
         lease = Lease(store, spec)
-        lease.take()
-        _publish(store, parts, spec, lease)
+        if not parts or any(part.staged for part in parts):
+            lease.take()
+            publish_staged(store, parts, spec)
         lease.confirm()  # a garbage collection would else take parts that no manifest names yet
         committed = put_version(store, parts, schema, spec, present)
     gone = _replaced(committed, shown.retired if shown else {}, spec)
     keep = {part.path for part in committed.parts} | committed.special_files
     _sweep(store, spec, gone, keep)
     return _result(committed, spec)
-
-
-def _publish(store: Store, parts: Collection[PartRecord], spec: RunSpec, lease: Lease) -> None:
-    staged = {layout.join(spec.target.path, part.path): part.staged for part in parts}
-    try:
-        store.publish(staged)
-    except TargetUnavailableError as error:
-        if error.answered and store.find_staged(spec.target.path, staged) < staged.keys():
-            raise lease.lost() from error
-        raise
 
 
 def _replaced(committed: Committed, retired_before: Retired, spec: RunSpec) -> set[WriteId]:

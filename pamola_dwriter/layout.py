@@ -37,7 +37,18 @@ MAX_NAME_BYTES = 200
 _COMMIT_FILES = frozenset({MANIFEST, f"{MANIFEST}.lock"})
 
 Stage = Literal[
-    "infer", "schema", "serialize", "encrypt", "put", "part", "keep", "gather", "commit"
+    "infer",
+    "schema",
+    "serialize",
+    "encrypt",
+    "put",
+    "part",
+    "keep",
+    "gather",
+    "count",
+    "claim",
+    "publish",
+    "commit",
 ]
 """Stages of the graph, in order; ``part`` is serialize, encrypt and put fused into one, and
 ``keep`` takes over what an interrupted run has put.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -163,7 +164,7 @@ class Lease:
     def __init__(self, store: Store, spec: RunSpec) -> None:
         self._store = store
         self._spec = spec
-        self._renewed = 0.0
+        self._renewed = -math.inf
 
     def take(self) -> None:
         """Claim what this write staged or will stage.

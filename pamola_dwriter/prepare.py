@@ -22,7 +22,7 @@ from pamola_dwriter.errors import (
     UnsupportedVersionError,
 )
 from pamola_dwriter.frames import as_frame, has_index
-from pamola_dwriter.graph import Source
+from pamola_dwriter.graph.source import Source
 from pamola_dwriter.keys.age import AgeIdentity, dataset_identity
 from pamola_dwriter.locking import check_columns, lock_columns
 from pamola_dwriter.opening import find_dataset

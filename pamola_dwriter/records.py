@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 _READ_AT_ONCE = 16
 
+Records = Mapping[int, tuple[PartRecord, ...]]
+"""Part records by input partition; a partition may have several parts, or none."""
+
 _DAMAGED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
@@ -51,13 +54,13 @@ class Kept:
 
     Attributes
     ----------
-    partitions : mapping of int to tuple of PartRecord
+    partitions : Records
         The parts that are staged, by partition.
     resolved : pyarrow.Schema or None
         As :attr:`Staged.resolved`, the same for all of them.
     """
 
-    partitions: Mapping[int, tuple[PartRecord, ...]] = field(default_factory=dict)
+    partitions: Records = field(default_factory=dict)
     resolved: pa.Schema | None = None
 
 

@@ -116,7 +116,7 @@ def fingerprint(
     Parameters
     ----------
     identity : iterable of str
-        Tokens of the input; see :class:`~pamola_dwriter.graph.Source`.
+        Tokens of the input; see :class:`~pamola_dwriter.graph.source.Source`.
     key : bytes or None
         The dataset key; with it nobody can guess what an encrypted dataset is made from.
     """

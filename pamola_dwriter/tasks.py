@@ -30,7 +30,7 @@ from pamola_dwriter import (
 from pamola_dwriter.envelope import agefile
 from pamola_dwriter.events import TOPIC, PartitionStaged
 from pamola_dwriter.formats.parquet_encryption import dumps_encrypted
-from pamola_dwriter.records import put_record
+from pamola_dwriter.records import Records, put_record
 from pamola_dwriter.sealing import FileKeys
 from pamola_dwriter.spec import (
     Attempt,
@@ -39,9 +39,6 @@ from pamola_dwriter.spec import (
     RunSpec,
     Sealing,
 )
-
-Records = dict[int, tuple[PartRecord, ...]]
-"""Part records by input partition; a partition may have several parts, or none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,6 +79,19 @@ OTHER_CALLS = {
 }
 """Every other call that a write makes, some of them several times."""
 
+SPREAD_CALLS = {
+    "claim: version": Fault("read_versioned", path="*/_manifest.json", nth=2),
+    "claim: lease": Fault("put_if", path="_staging/*/lease.json", nth=2),
+    "publish: first": Fault("publish"),
+    "publish: half of the first": Fault("publish", items=1),
+    "publish: last": Fault("publish", nth=2),
+    "commit: version": Fault("read_versioned", path="*/_manifest.json", nth=3),
+    "commit: lease": Fault("put_if", path="_staging/*/lease.json", nth=3),
+    "manifest": PHASES["manifest"],
+    "sweep": PHASES["sweep"],
+}
+"""The calls from the claim on where two tasks publish, with half of the parts each."""
+
 LOST_COMMIT = Fault("put_if", "lost", path="*/_manifest.json")
 """The manifest of a store that is atomic is read back only when the reply to it is lost."""
 
@@ -306,6 +319,29 @@ def test_fault_of_another_call(
     assert case.injection.injected
     if kind.endswith("at first"):
         assert case.outcome == "committed", repr(case.error)
+    check(job, case)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", SPREAD_CALLS)
+@pytest.mark.parametrize(
+    ("place", "key", "before"),
+    [
+        pytest.param("posix", "env:PII_KEY", (OLD,), id="posix-encrypted-overwrite"),
+        pytest.param("s3", None, (), id="s3-plain-first"),
+    ],
+    indirect=True,
+)
+def test_fault_where_tasks_publish(
+    place: Place, key: str | None, before: Version, step: str, kind: str
+) -> None:
+    """The same where publishing is spread over tasks of its own."""
+    job = Job(place, key, before)
+    with dask.config.set({"pamola-dwriter.gather-width": PARTITIONS // 2}):
+        case = strike(job, replace(SPREAD_CALLS[step], **KINDS[kind]))
+    if step in PHASES:
+        check_outcome(case, step, kind)
+    assert case.injection.injected
     check(job, case)
 
 

@@ -147,12 +147,18 @@ def test_open_columns_are_inferred_first(tmp_path: Path) -> None:
     assert len(lazy.__dask_graph__()) == sum(found.values()) + 5  # both need the partition
 
 
-@pytest.mark.parametrize(("partitions", "gathers"), [(1, 1), (4, 1), (5, 3), (17, 8)])
-def test_gather_is_a_tree(tmp_path: Path, partitions: int, gathers: int) -> None:
-    """No gather takes more than gather-width records."""
+@pytest.mark.parametrize(
+    ("partitions", "gathers", "publishes"), [(1, 1, 0), (4, 1, 0), (5, 3, 2), (17, 8, 5)]
+)
+def test_gather_is_a_tree(tmp_path: Path, partitions: int, gathers: int, publishes: int) -> None:
+    """No task takes more than gather-width records; where there are more, each group publishes."""
     with dask.config.set({"pamola-dwriter.gather-width": 4}):
         lazy = compiled(tmp_path, columns=["x"], partitions=partitions, single_file=False)
-    assert stages(lazy)["gather"] == gathers
+    found = stages(lazy)
+    assert (found["gather"], found.get("publish", 0)) == (gathers, publishes)
+    assert ("claim" in found) == bool(publishes)
+    width = [len(task.dependencies) for task in lazy.__dask_graph__().values()]
+    assert max(width) <= 4
     assert lazy.compute().partitions == partitions
 
 
@@ -160,7 +166,7 @@ def test_gather_is_a_tree(tmp_path: Path, partitions: int, gathers: int) -> None
 def test_graph_that_travels_is_small(tmp_path: Path, *, fused: bool) -> None:
     """What a client sends does not grow with the partitions, also when the graph was looked at."""
     sizes = []
-    for partitions in (10, 1000):
+    for partitions in (100, 1000):
         frame = dd.from_map(lambda n: ROWS[["x"]] + n, range(partitions), meta=ROWS[["x"]])
         writer = DataWriter(tmp_path)
         with dask.config.set({"pamola-dwriter.fuse-stages": fused}):

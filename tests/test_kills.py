@@ -32,7 +32,16 @@ from jupyter_client.manager import start_new_kernel
 
 from deploy.local import servers
 from deploy.local.proxy import Line, proxy
-from pamola_dwriter import collect_garbage, layout, manifest, read_dataset, storage, tasks, verify
+from pamola_dwriter import (
+    collect_garbage,
+    layout,
+    manifest,
+    publishing,
+    read_dataset,
+    storage,
+    tasks,
+    verify,
+)
 from pamola_dwriter.contracts import Store
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
@@ -75,7 +84,7 @@ def client(crew: servers.Cluster) -> Iterator[Client]:
 class Gate:
     """Holds the first worker that gets to one step of a write until the test has killed it.
 
-    A step is a method of the store, or ``gather``.
+    A step is a method of the store, or one of :data:`TASKS`.
     """
 
     folder: str
@@ -119,13 +128,15 @@ class GatedStore(StoreWrapper):
         return self._gate.around(act) if stops else act()
 
 
-_gather = tasks.gather
+TASKS = {"gather": (tasks, tasks.gather), "claim": (publishing, publishing.claim)}
+"""Where the functions of some tasks are, which a worker looks up, and what they are."""
 
 
 def set_gate(gate: Gate) -> None:
     """Set a gate in this process: a worker's."""
-    if gate.step == "gather":
-        tasks.gather = partial(gate.around, _gather)
+    if gate.step in TASKS:
+        module, function = TASKS[gate.step]
+        setattr(module, gate.step, partial(gate.around, function))
     else:
         storage.WRAPPERS.append(partial(GatedStore, gate=gate))
 
@@ -133,7 +144,8 @@ def set_gate(gate: Gate) -> None:
 def open_gates() -> None:
     """Remove every gate in this process."""
     storage.WRAPPERS.clear()
-    tasks.gather = _gather
+    for step, (module, function) in TASKS.items():
+        setattr(module, step, function)
 
 
 class Gated(WorkerPlugin):
@@ -270,6 +282,18 @@ def test_worker_killed_on_s3(
     """As on POSIX: uploads of the killed worker are aborted, its completions counted once."""
     key = None if after else KEY
     assert kill_at(Gate(str(tmp_path), step, after), s3_place, key, client) is None
+
+
+SPREAD_STEPS = [("claim", True), ("publish", False), ("publish", True), ("put_if", True)]
+
+
+@pytest.mark.parametrize(("step", "after"), SPREAD_STEPS)
+def test_worker_killed_where_tasks_publish(
+    place: Place, key: str | None, tmp_path: Path, client: Client, step: str, after: bool
+) -> None:
+    """Parts that a dead worker published and nobody lists are gone, those that are listed stand."""
+    with dask.config.set({"pamola-dwriter.gather-width": 2}):
+        assert kill_at(Gate(str(tmp_path), step, after), place, key, client) is None
 
 
 def test_workers_that_keep_dying(s3_place: Place, pii_key: str) -> None:

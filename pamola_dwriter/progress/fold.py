@@ -24,7 +24,10 @@ from pamola_dwriter.spec import WriteId
 
 _FAILURES_KEPT = 20
 _COMMIT = "commit"
-_STAGES = ("infer", "schema", "serialize", "encrypt", "put", "part", "keep", "gather", _COMMIT)
+_STAGES = (
+    *("infer", "schema", "serialize", "encrypt", "put", "part", "keep"),
+    *("gather", "count", "claim", "publish", _COMMIT),
+)
 
 
 class Fold:

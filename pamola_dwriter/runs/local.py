@@ -12,7 +12,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from pamola_dwriter import inflight, layout
 from pamola_dwriter.events import EndStatus, PartitionStaged
-from pamola_dwriter.graph import name_failures
+from pamola_dwriter.graph.failures import name_failures
 from pamola_dwriter.runs.base import Inquiry, Run
 from pamola_dwriter.spec import RunSpec, WriterResult
 

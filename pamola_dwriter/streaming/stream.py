@@ -29,6 +29,7 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.finalize import finalize, recover
 from pamola_dwriter.lease import Lease
 from pamola_dwriter.progress import Snapshot
+from pamola_dwriter.records import Records
 from pamola_dwriter.request import Pace
 from pamola_dwriter.spec import RunSpec, WriteId, WriterResult
 from pamola_dwriter.streaming.batches import Buffer, check_columns, in_memory
@@ -66,7 +67,7 @@ class WriteStream:
         self._pool = ThreadPoolExecutor(_PARTS_AT_ONCE, thread_name_prefix="pamola-stream")
         self._spec: RunSpec | None = None
         self._buffer = Buffer()
-        self._parts: list[Future[tasks.Records]] = []
+        self._parts: list[Future[Records]] = []
         self._stored = (0, 0)  # parts and bytes of the versions committed so far
         self._committing = False
         self._claim = ExitStack()  # the lease of what is not committed yet
