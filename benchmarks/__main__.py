@@ -11,6 +11,7 @@ from benchmarks.json_append import json_append
 from benchmarks.memory import memory
 from benchmarks.peers.command import peers
 from benchmarks.plugin_cost import plugin_cost
+from benchmarks.publish import publish
 from benchmarks.read import read
 from benchmarks.report import report
 from benchmarks.scheduler import scheduler
@@ -31,6 +32,7 @@ main.add_command(json_append)
 main.add_command(memory)
 main.add_command(peers)
 main.add_command(plugin_cost)
+main.add_command(publish)
 main.add_command(read)
 main.add_command(report)
 main.add_command(scheduler)

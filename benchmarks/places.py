@@ -49,9 +49,14 @@ class Place:
         if self._server is None:
             shutil.rmtree(folder, ignore_errors=True)
             return
-        files = s3fs.S3FileSystem(**self._server.storage_options, use_listings_cache=False)
+        files = s3fs.S3FileSystem(**self.direct_options, use_listings_cache=False)
         if files.exists(folder):
             files.rm(folder, recursive=True)
+
+    @property
+    def direct_options(self) -> dict[str, Any]:
+        """Storage options that leave a slow line aside."""
+        return {} if self._server is None else self._server.storage_options
 
     @contextmanager
     def counted(self) -> Iterator[tuple[dict[str, Any], Callable[[], int]]]:

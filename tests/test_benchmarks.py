@@ -99,6 +99,16 @@ def test_finalizing_records(tmp_path: Path) -> None:
         assert min(map(min, comparison.figures.values())) > 0
 
 
+@pytest.mark.parametrize("place", ["local", "slow-s3"])
+def test_publishing_on_all_workers(place: str, tmp_path: Path) -> None:
+    """Both ways commit every part, and are timed in each round."""
+    sizes = ("--parts", "64", "--workers", "2", "--rounds", "2")
+    run("publish", "--place", place, *sizes, "--keep", str(tmp_path))
+    kept = Comparison.load(tmp_path / f"publish-{place}.json")
+    assert list(kept.figures) == ["by the commit", "by tasks on 2 workers"]
+    assert {len(each) for each in kept.figures.values()} == {2}
+
+
 def test_sealing_against_the_peers(tmp_path: Path) -> None:
     """Each package sealed, and the peers are compared with ours."""
     run("sealing", "--mib", "2", "--piece-mib", "1", "--rounds", "2", "--keep", str(tmp_path))
