@@ -1,8 +1,8 @@
 """Publish and commit parts that are staged: by the commit alone, and by tasks on many workers.
 
 Everything is staged before and not timed; what is timed is the rest of the write, in the graph that
-goes on with an interrupted one. Each way has the same parts, cluster and store. On a disk or a server
-of this machine there is nothing to gain by more workers than cores.
+goes on with an interrupted one. Each way has the same parts, cluster and store. A server on this
+machine is as busy with one worker as with many: there is something to gain over a slow line.
 """
 
 from __future__ import annotations
