@@ -33,7 +33,7 @@ class Settings:
         and serializes it, and encrypt and put stand apart. None: one from :data:`FUSED_FROM`
         partitions on.
     gather_width : int
-        Records merged by one gather task.
+        Partitions whose records one task gathers; where there are more, one task publishes so many.
     upload_part_size : int
         Bytes in one request of a multipart upload (S3 wants at least 5 MiB).
     bytes_in_flight : int

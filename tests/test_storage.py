@@ -252,6 +252,33 @@ def test_all_pages_of_uploads_are_swept(s3_store: Any, called: list[str]) -> Non
     assert s3_store.read(others) == b"y"
 
 
+@pytest.mark.parametrize("kind", ["posix", "s3"])
+def test_a_late_publication_meets_a_sweep(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was cut off can publish nothing when the parts to remove are listed."""
+    if kind == "s3":
+        store = request.getfixturevalue("s3_store")
+    else:
+        store = PosixStore(LocalFileSystem(), str(tmp_path), TUNING)
+    staged = {PART: store.stage(PART, buffer(b"x"), WRITE)}
+    late: list[OSError] = []
+    listdir = store.listdir
+
+    def list_and_publish(path: str) -> list[str]:
+        found = listdir(path)
+        if path == "output/d":
+            with pytest.raises(OSError, match=PART) as raised:
+                store.publish(staged)
+            late.append(raised.value)
+        return found
+
+    monkeypatch.setattr(store, "listdir", list_and_publish)
+    store.sweep("output/d", {WRITE}, ())
+    assert len(late) == 1
+    assert listdir("output/d") == []
+
+
 def test_all_pages_of_a_list_are_read(s3_store: Any, called: list[str]) -> None:
     """Every object is listed once, in order, however many pages that takes."""
     names = [f"{folder}/{number}.json" for folder in "ab" for number in range(4)]

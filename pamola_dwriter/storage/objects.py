@@ -228,6 +228,9 @@ class ObjectStore:
                 self._fs.rm_file(self._full(path))
 
     def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:
+        # First what is staged: a worker that was cut off could publish it after the look at parts.
+        for write_id in write_ids:
+            self.sweep_staged(write_id)
         self.remove(
             [
                 layout.join(directory, path)
@@ -235,8 +238,6 @@ class ObjectStore:
                 if layout.write_id_of(path) in write_ids and path not in keep
             ]
         )
-        for write_id in write_ids:
-            self.sweep_staged(write_id)
 
     def sweep_staged(self, write_id: WriteId) -> None:
         staging = layout.join(layout.STAGING, write_id)
