@@ -26,6 +26,7 @@ import dask.dataframe as dd
 import pandas as pd
 import psutil
 import pytest
+from dask.utils import key_split
 from distributed import Client, Worker, WorkerPlugin
 from distributed.chaos import KillWorker
 from jupyter_client.manager import start_new_kernel
@@ -128,7 +129,11 @@ class GatedStore(StoreWrapper):
         return self._gate.around(act) if stops else act()
 
 
-TASKS = {"gather": (tasks, tasks.gather), "claim": (publishing, publishing.claim)}
+TASKS = {
+    "serialize": (tasks, tasks.serialize),
+    "gather": (tasks, tasks.gather),
+    "claim": (publishing, publishing.claim),
+}
 """Where the functions of some tasks are, which a worker looks up, and what they are."""
 
 
@@ -253,16 +258,23 @@ POSIX_STEPS = [
 S3_STEPS = [("stage", True), ("publish", False), ("publish", True), ("put_if", True)]
 
 
-def kill_at(gate: Gate, place: Place, key: str | None, client: Client) -> BaseException | None:
-    write_old(place, key)
+@contextmanager
+def gates(client: Client, gate: Gate) -> Iterator[None]:
+    """Have a gate in every worker."""
     client.register_plugin(Gated(gate), name="gated")
     try:
-        handle = submit(place, key, client)
-        os.kill(gate.wait(), signal.SIGKILL)
-        return assert_settled(place, key, handle)
+        yield
     finally:
         with suppress(OSError):  # a worker dies while it is told
             client.unregister_worker_plugin("gated")
+
+
+def kill_at(gate: Gate, place: Place, key: str | None, client: Client) -> BaseException | None:
+    write_old(place, key)
+    with gates(client, gate):
+        handle = submit(place, key, client)
+        os.kill(gate.wait(), signal.SIGKILL)
+        return assert_settled(place, key, handle)
 
 
 @pytest.mark.parametrize(("step", "after"), POSIX_STEPS)
@@ -294,6 +306,21 @@ def test_worker_killed_where_tasks_publish(
     """Parts that a dead worker published and nobody lists are gone, those that are listed stand."""
     with dask.config.set({"pamola-dwriter.gather-width": 2}):
         assert kill_at(Gate(str(tmp_path), step, after), place, key, client) is None
+
+
+def test_worker_killed_behind_a_shuffle(tmp_path: Path, client: Client, pii_key: str) -> None:
+    """What the dead worker had received of the shuffle is sent again: each row is there once."""
+    place, gate = Place(str(tmp_path / "task")), Gate(str(tmp_path), "serialize", after=False)
+    write_old(place, KEY)
+    writer = place.writer(client=client, encryption_key=KEY)
+    with gates(client, gate), dask.config.set({"dataframe.shuffle.method": "p2p"}):
+        lazy = writer.write_dataframe(
+            numbers(NEW).shuffle(on="name"), NAME, "parquet", compute=False
+        )
+        assert "shuffle-transfer" in {key_split(key) for key in dict(lazy.__dask_graph__())}
+        handle = lazy.submit()
+        os.kill(gate.wait(), signal.SIGKILL)
+        assert assert_settled(place, KEY, handle) is None
 
 
 def test_workers_that_keep_dying(s3_place: Place, pii_key: str) -> None:
