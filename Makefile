@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet \
+  -c constraints.txt -c deploy/docker/constraints.txt
 READY := $(VENV)/.ready
+ENGINES := $(VENV)/.engines
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -24,7 +27,7 @@ up down: $(READY)
 	@$(BIN)/python -m deploy.local $@
 
 # Two at a time: most tests wait, for a server, a worker or a clock.
-test: $(READY)
+test: $(ENGINES)
 	@.ci/system-packages
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
@@ -47,6 +50,11 @@ $(READY): pyproject.toml constraints.txt deploy/docker/constraints.txt
 	  "Python 3.11 or newer is needed, this is " + sys.version + "; make ... PYTHON=python3.11")'
 	@echo 'Setting up $(VENV) (once; a minute or two)'
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt \
-	  -c deploy/docker/constraints.txt -e '.[test,dev]'
+	@$(INSTALL) -e '.[test,dev]'
+	@touch $@
+
+# The engines that the benchmarks compare with: only the tests need all of them.
+$(ENGINES): $(READY)
+	@echo 'Adding Spark, Ray and delta-rs to $(VENV) (once; a minute or two)'
+	@$(INSTALL) -e '.[bench]'
 	@touch $@

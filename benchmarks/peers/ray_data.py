@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
+from tempfile import TemporaryDirectory
 
+from benchmarks.peers.ending import ending_processes
 from benchmarks.peers.peer import CORES, LEVEL, Guarantees, Peer, Task, Write, engine
+from deploy.local.processes import HOST
 
 _STORE_BYTES = 2 * 2**30
 
 
 @contextmanager
 def _open(task: Task) -> Iterator[Write]:
+    # Ray reads them when it is imported. With no token it would leave one in the user's home.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = token_hex(32)
     ray = engine("ray")
     data = engine("ray.data")
-    ray.init(
-        num_cpus=CORES,
-        _node_ip_address="127.0.0.1",
-        object_store_memory=_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
+    with TemporaryDirectory(prefix="ray-") as sessions, ending_processes() as stops:
+        stops.callback(ray.shutdown)
+        ray.init(
+            "local",
+            num_cpus=CORES,
+            object_store_memory=_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address=HOST,
+            _temp_dir=sessions,
+        )
         data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
@@ -38,8 +50,6 @@ def _open(task: Task) -> Iterator[Write]:
             )
 
         yield write
-    finally:
-        ray.shutdown()
 
 
 RAY = Peer(

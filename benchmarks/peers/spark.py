@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.peers.ending import ending_processes
 from benchmarks.peers.peer import CORES, LEVEL, Guarantees, Peer, Task, Write, engine
-
-_HOST = "127.0.0.1"
+from deploy.local.processes import HOST
 
 
 @contextmanager
@@ -17,8 +17,8 @@ def _open(task: Task) -> Iterator[Write]:
     largest = max(Path(file).stat().st_size for file in task.files)
     settings = {
         "spark.driver.memory": "4g",
-        "spark.driver.host": _HOST,
-        "spark.driver.bindAddress": _HOST,
+        "spark.driver.host": HOST,
+        "spark.driver.bindAddress": HOST,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.log.level": "ERROR",
@@ -29,8 +29,9 @@ def _open(task: Task) -> Iterator[Write]:
     builder = sql.SparkSession.builder.master(f"local[{CORES}]")
     for name, value in settings.items():
         builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    try:
+    with ending_processes() as stops:
+        session = builder.getOrCreate()
+        stops.callback(session.stop)
         frame = session.read.parquet(*task.files)
 
         def write(folder: Path) -> None:
@@ -39,8 +40,6 @@ def _open(task: Task) -> Iterator[Write]:
             ).parquet(str(folder))
 
         yield write
-    finally:
-        session.stop()
 
 
 SPARK = Peer(

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -132,11 +132,11 @@ def end(state: State) -> set[psutil.Process]:
         if process := each.process():
             _send(process, signal.SIGTERM)
             _send(process, signal.SIGCONT)  # one that was stopped would not hear the first
-            _await_end([process])
+            await_end([process])
     found |= (left := state.processes())
     for process in left:
         _send(process, signal.SIGKILL)
-    _await_end(left)
+    await_end(left)
     return found - state.processes()
 
 
@@ -194,7 +194,8 @@ def _send(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
 
 
-def _await_end(processes: Iterable[psutil.Process]) -> None:
+def await_end(processes: Collection[psutil.Process]) -> None:
+    """Wait until all have ended, but not for ever."""
     deadline = time.monotonic() + STOP_SECONDS
     while not all(map(has_ended, processes)) and time.monotonic() < deadline:
         time.sleep(0.05)
