@@ -11,6 +11,22 @@ from pamola_dwriter.documents.plain import plain
 from pamola_dwriter.documents.syntax import KEPT, Json, decode, dumps, kind_of
 from pamola_dwriter.errors import InvalidTargetError, UnsupportedDataError
 
+_REMEMBERED = 2**24
+"""The largest array that is remembered; parsing it would take a tenth of a second or two."""
+
+
+class _Last:
+    """The array that an append of this process made last, and how many items it has.
+
+    Most appends find it again as it was, and need not parse it: to compare the bytes of an array
+    takes a fiftieth of the time.
+    """
+
+    made: tuple[bytes, int] = (b"", 0)
+
+
+_last = _Last()
+
 
 def encode(data: Any, *, pretty: bool) -> bytes:
     """Return `data` as a JSON document in UTF-8, without a newline at its end.
@@ -62,15 +78,19 @@ def append_item(stored: bytes | None, item: Any, *, pretty: bool) -> bytes:
         The item cannot be written; see :func:`encode`.
     """
     length = 0 if stored is None else _array_length(stored)
-    alone = dumps([plain(item, (length,))], pretty=pretty)
-    if stored is None:
-        return alone
-    end = stored.rindex(b"]")
-    comma = b"," if length else b""
-    return stored[:end].rstrip(b" \t\r\n") + comma + alone[1:-1] + stored[end:]
+    made = dumps([plain(item, (length,))], pretty=pretty)
+    if stored is not None:
+        end = stored.rindex(b"]")
+        comma = b"," if length else b""
+        made = stored[:end].rstrip(b" \t\r\n") + comma + made[1:-1] + stored[end:]
+    _last.made = (made, length + 1) if len(made) <= _REMEMBERED else (b"", 0)
+    return made
 
 
 def _array_length(stored: bytes) -> int:
+    made, length = _last.made
+    if length and stored == made:
+        return length
     value = _fast_value(stored)
     if isinstance(value, list):
         return len(value)
