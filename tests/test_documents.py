@@ -675,10 +675,10 @@ def test_appends_of_both_styles_stay_valid(steps: list[tuple[Any, bool]]) -> Non
     assert repr(strict(stored)) == repr([item for item, _ in steps])
 
 
-@pytest.mark.parametrize("remembered", [0, 2**24])
+@pytest.mark.parametrize("remembered", [0, 64])
 def test_an_append_goes_by_what_is_stored(remembered: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not it is the array that was made last, and whatever became of that."""
-    monkeypatch.setattr(changes, "_REMEMBERED", remembered)
+    monkeypatch.setattr(changes, "_LENGTHS_KEPT", remembered)
     made = append_item(append_item(None, 1, pretty=False), 2, pretty=False)
     for damaged in (made[:-1], made.replace(b"2", b"}"), b'{"a":[1,2]}'):
         with pytest.raises(InvalidTargetError):
@@ -687,6 +687,7 @@ def test_an_append_goes_by_what_is_stored(remembered: int, monkeypatch: pytest.M
     assert append_item(b"[]", 4, pretty=False) == b"[4]"
     with pytest.raises(UnsupportedDataError, match=r"\$\[1\]"):
         append_item(b"[4]", object(), pretty=False)
+    assert all(len(digest) == 32 for digest in changes._lengths)  # and no array, maybe a secret one
 
 
 def test_an_append_follows_the_rules_and_names_the_place() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,21 +13,13 @@ from pamola_dwriter.documents.plain import plain
 from pamola_dwriter.documents.syntax import KEPT, Json, decode, dumps, kind_of
 from pamola_dwriter.errors import InvalidTargetError, UnsupportedDataError
 
-_REMEMBERED = 2**24
-"""The largest array that is remembered; parsing it would take a tenth of a second or two."""
+_LENGTHS_KEPT = 64
+_lengths: OrderedDict[bytes, int] = OrderedDict()
+"""Items of the arrays that appends of this process made last, by SHA-256.
 
-
-class _Last:
-    """The array that an append of this process made last, and how many items it has.
-
-    Most appends find it again as it was, and need not parse it: to compare the bytes of an array
-    takes a fiftieth of the time.
-    """
-
-    made: tuple[bytes, int] = (b"", 0)
-
-
-_last = _Last()
+Most appends find an array as they left it, and need not parse it, which takes several times as
+long. Of the arrays themselves, which may be encrypted where they are stored, nothing is kept.
+"""
 
 
 def encode(data: Any, *, pretty: bool) -> bytes:
@@ -83,13 +77,15 @@ def append_item(stored: bytes | None, item: Any, *, pretty: bool) -> bytes:
         end = stored.rindex(b"]")
         comma = b"," if length else b""
         made = stored[:end].rstrip(b" \t\r\n") + comma + made[1:-1] + stored[end:]
-    _last.made = (made, length + 1) if len(made) <= _REMEMBERED else (b"", 0)
+    _lengths[hashlib.sha256(made).digest()] = length + 1
+    while len(_lengths) > _LENGTHS_KEPT:
+        _lengths.popitem(last=False)
     return made
 
 
 def _array_length(stored: bytes) -> int:
-    made, length = _last.made
-    if length and stored == made:
+    length = _lengths.get(hashlib.sha256(stored).digest())
+    if length is not None:
         return length
     value = _fast_value(stored)
     if isinstance(value, list):

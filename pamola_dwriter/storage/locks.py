@@ -62,6 +62,6 @@ def _try(file: str) -> int | None:
 def _is_ours(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # either is how a file system says "held"
+    except BlockingIOError:
         return False
     return os.fstat(descriptor).st_nlink > 0  # else whoever comes next makes, and locks, another
