@@ -26,7 +26,7 @@ from pamola_dwriter.errors import (
 from pamola_dwriter.paths import Place, present_path
 from pamola_dwriter.sealing import FileKeys, file_header, parse_file_header
 from pamola_dwriter.spec import Redacted, WrappedKey, WriteId, WriterResult
-from pamola_dwriter.targets import Wanted, check_file
+from pamola_dwriter.targets import Wanted, check_file, check_update
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def update_artifact(
         Others kept being faster for too long.
     """
     _check_other_form(place, wanted)  # also here, before there is a lock file
-    check_file(place, wanted)
+    check_update(place, wanted)
     write_id = WriteId(secrets.token_hex(8))
 
     def change_stored(stored: bytes | None) -> bytes:
@@ -148,8 +148,10 @@ def update_artifact(
 
 
 def _check_other_form(place: Place, wanted: Wanted) -> None:
-    for way, file in wanted.other_files.items():
-        if not place.store.is_file(file):
+    others = wanted.other_files
+    standing = place.store.files_among(others.values())
+    for way, file in others.items():
+        if file not in standing:
             continue
         url = place.url(file)
         if way is None:

@@ -69,7 +69,10 @@ _LEASE = "lease.json"
 _RECORD = re.compile(r"record-(?P<partition>\d{5,})-[0-9a-f]{8}\.json(\.pdw)?", re.ASCII)
 _STAGED = re.compile(rf"{STAGING}/(?P<write_id>[0-9a-f]{{16}})/(?P<name>[^/]+)", re.ASCII)
 _STAGED_NAME = re.compile(r".+\.[0-9a-f]{8}", re.ASCII | re.DOTALL)
-_PASSING = re.compile(rf"(.+/)?{STAGING}/(tmp|probe)-[0-9a-f]{{16}}", re.ASCII | re.DOTALL)
+_UPDATING = ".updating"
+_PASSING = re.compile(
+    rf"(.+/)?({STAGING}/(tmp|probe)-[0-9a-f]{{16}}|_[^/]+\{_UPDATING})", re.ASCII | re.DOTALL
+)
 _KEY = re.compile(r"pamola-(?P<stage>[a-z]+)-(?P<write_id>[0-9a-f]{16})")
 _SECONDS, _EXACT = "%Y%m%d_%H%M%S", "%Y%m%d_%H%M%S_%f"
 _TIMESTAMP = re.compile(
@@ -129,6 +132,11 @@ def temporary_path(token: str) -> str:
     return join(STAGING, f"tmp-{token}")
 
 
+def updating_name(name: str) -> str:
+    """Name the file beside a file, by whose lock it is held, that is to take its place at once."""
+    return f"_{name.removeprefix('_')}{_UPDATING}"
+
+
 def probe_path(token: str) -> str:
     """Name a file that is deleted at once."""
     return join(STAGING, f"probe-{token}")
@@ -177,7 +185,10 @@ def parse_staged(path: str) -> WriteId | None:
 
 
 def is_passing(path: str) -> bool:
-    """Return whether this is a file that lives for a moment; see :func:`temporary_path`."""
+    """Return whether this is a file that lives for a moment.
+
+    As named by :func:`temporary_path`, :func:`probe_path` and :func:`updating_name`.
+    """
     return _PASSING.fullmatch(path) is not None
 
 
@@ -239,8 +250,11 @@ def is_staged(path: str) -> bool:
 
 
 def lock_name(name: str) -> str:
-    """Name the lock file beside a file; see :mod:`pamola_dwriter.storage.posix`."""
-    return f"_{name.removeprefix('_')}.lock"
+    """Name the lock file beside a file; see :mod:`pamola_dwriter.storage.posix`.
+
+    It is the lock of that file's :func:`updating_name` as well.
+    """
+    return f"_{name.removeprefix('_').removesuffix(_UPDATING)}.lock"
 
 
 def is_lock(path: str) -> bool:

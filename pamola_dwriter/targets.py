@@ -15,6 +15,8 @@ from pamola_dwriter.errors import DataReadError, InvalidTargetError, TargetExist
 from pamola_dwriter.paths import Place
 from pamola_dwriter.spec import SealedAs
 
+_WAYS: tuple[SealedAs, ...] = get_args(SealedAs)
+
 _DRAWN_KEPT = 10_000
 _drawn: OrderedDict[str, None] = OrderedDict()
 _drawing = threading.Lock()
@@ -84,7 +86,7 @@ class Wanted:
     @property
     def _files(self) -> dict[SealedAs | None, str]:
         plain = f"{self.directory}.{self.extension}"
-        return {None: plain} | {way: f"{plain}.{way}" for way in get_args(SealedAs)}
+        return {None: plain} | {way: f"{plain}.{way}" for way in _WAYS}
 
     def is_taken(self, store: Store) -> bool:
         """Return whether anything bears this name, in whatever form."""
@@ -112,17 +114,32 @@ def check_file(place: Place, wanted: Wanted) -> tuple[str, ...]:
     TargetUnavailableError
         It cannot be written.
     """
-    store = place.store
-    store.check_writable(wanted.file)
+    place.store.check_writable(wanted.file)
+    _check_nothing_else(place, wanted)
+    return _superseded(place, wanted, [*wanted.other_files.values()], [wanted.file])
+
+
+def check_update(place: Place, wanted: Wanted) -> None:
+    """Check the single file of a name, of which a new version will be made; as `check_file`.
+
+    Whether one that is there can be written is left to the update itself, which loses nothing
+    if it cannot: each item of a log would pay for the question.
+    """
+    if not place.store.is_file(wanted.file):
+        place.store.check_writable(wanted.file)
+    _check_nothing_else(place, wanted)
+
+
+def _check_nothing_else(place: Place, wanted: Wanted) -> None:
+    """Refuse what would stand in a dataset, or beside something else of its name."""
     _check_outside_datasets(place, wanted)
-    if store.listdir(wanted.file):
+    if place.store.listdir(wanted.file):
         raise TargetExistsError(f"{place.url(wanted.file)} is a directory; choose another name")
-    if holds_dataset(store, wanted):
+    if holds_dataset(place.store, wanted):
         raise TargetExistsError(
             f"{place.url(wanted.directory)} is a dataset of that name, which one file would leave "
             "standing; pass single_file=False to overwrite it, or choose another name"
         )
-    return _superseded(place, wanted, [*wanted.other_files.values()], [wanted.file])
 
 
 def check_directory(place: Place, wanted: Wanted) -> tuple[str | None, tuple[str, ...]]:

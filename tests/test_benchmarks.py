@@ -155,11 +155,13 @@ def test_the_cost_for_the_scheduler(tmp_path: Path) -> None:
     assert growth.median("140 partitions") > 0
 
 
-def test_appending_to_json(tmp_path: Path) -> None:
+@pytest.mark.parametrize("item", ["log-entry", "execution"])
+def test_appending_to_json(tmp_path: Path, item: str) -> None:
     """Without the peer, which is not installed here; with it the command says what is missing."""
-    run("json-append", "--no-peer", "--items", "20", "--rounds", "2", "--keep", str(tmp_path))
-    whole = Comparison.load(tmp_path / "json-append.json")
-    growth = Comparison.load(tmp_path / "json-append-growth.json")
+    few = ("--items", "20", "--rounds", "2")
+    run("json-append", "--no-peer", "--item", item, *few, "--keep", str(tmp_path))
+    whole = Comparison.load(tmp_path / f"json-append-{item}.json")
+    growth = Comparison.load(tmp_path / f"json-append-{item}-growth.json")
     for seconds, *ends in zip(whole.figures["ours"], *growth.figures.values(), strict=True):
         # Of two items each, whose median is their mean.
         assert 0 < 2 * sum(ends) < seconds

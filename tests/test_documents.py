@@ -33,7 +33,15 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from pamola_dwriter import documents, formats
-from pamola_dwriter.documents import Caller, append_item, decode, encode, merge_object, to_frame
+from pamola_dwriter.documents import (
+    Caller,
+    append_item,
+    changes,
+    decode,
+    encode,
+    merge_object,
+    to_frame,
+)
 from pamola_dwriter.errors import InvalidTargetError, UnsupportedDataError
 from pamola_dwriter.spec import FormatSpec, Redacted
 
@@ -665,6 +673,21 @@ def test_appends_of_both_styles_stay_valid(steps: list[tuple[Any, bool]]) -> Non
         stored = append_item(stored, item, pretty=pretty)
     assert stored is not None
     assert repr(strict(stored)) == repr([item for item, _ in steps])
+
+
+@pytest.mark.parametrize("remembered", [0, 64])
+def test_an_append_goes_by_what_is_stored(remembered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not it is the array that was made last, and whatever became of that."""
+    monkeypatch.setattr(changes, "_LENGTHS_KEPT", remembered)
+    made = append_item(append_item(None, 1, pretty=False), 2, pretty=False)
+    for damaged in (made[:-1], made.replace(b"2", b"}"), b'{"a":[1,2]}'):
+        with pytest.raises(InvalidTargetError):
+            append_item(damaged, 3, pretty=False)
+    assert append_item(made, 3, pretty=False) == b"[1,2,3]"
+    assert append_item(b"[]", 4, pretty=False) == b"[4]"
+    with pytest.raises(UnsupportedDataError, match=r"\$\[1\]"):
+        append_item(b"[4]", object(), pretty=False)
+    assert all(len(digest) == 32 for digest in changes._lengths)  # and no array, maybe a secret one
 
 
 def test_an_append_follows_the_rules_and_names_the_place() -> None:

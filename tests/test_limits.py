@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -230,11 +231,47 @@ def everything_closed(root: Path) -> None:
     assert_stands(place, first)
 
 
+def keeps_its_document(root: Path, refuse: Callable[[], object], *words: str) -> None:
+    """An item that cannot be appended is said to be, and what stands there still stands."""
+    writer = Place(str(root)).writer()
+    writer.append_to_json_array("x" * 300_000, "log")
+    before = (root / "log.json").read_bytes()
+    refuse()
+    with pytest.raises(DataWriteError) as caught:
+        writer.append_to_json_array("y" * 300_000, "log")
+    assert all(word in str(caught.value) for word in words)
+    assert (root / "log.json").read_bytes() == before
+    assert {file.name for file in root.iterdir() if file.is_file()} == {
+        "log.json",
+        "_log.json.lock",
+    }
+
+
+def document_closed(root: Path) -> None:
+    """A folder that nothing may be written in any more."""
+    keeps_its_document(root, lambda: root.chmod(0o555), "Permission denied", "have whoever writes")
+
+
+def document_full(root: Path) -> None:
+    """A disk without room for the old version and the new one."""
+    mount("-t", "tmpfs", "t", root)
+    shrink = partial(mount, "-o", "remount,size=700k", root)
+    keeps_its_document(root, shrink, "No space left on device", "free some space there")
+
+
+def document_read_only(root: Path) -> None:
+    """A disk that may only be read any more."""
+    mount("-t", "tmpfs", "t", root)
+    close = partial(mount, "-o", "remount,ro", root)
+    keeps_its_document(root, close, "Read-only file system", "have it mounted for writing")
+
+
 LIMITS = dict.fromkeys(
-    [dataset_closed, everything_closed], UNPRIVILEGED if os.geteuid() == 0 else []
+    [dataset_closed, everything_closed, document_closed], UNPRIVILEGED if os.geteuid() == 0 else []
 )
 if _can_mount():
-    LIMITS |= dict.fromkeys([full, read_only, read_only_all_at_once], NAMESPACE)
+    on_disks = [full, read_only, read_only_all_at_once, document_full, document_read_only]
+    LIMITS |= dict.fromkeys(on_disks, NAMESPACE)
 
 
 @pytest.mark.parametrize("limit", LIMITS)

@@ -16,13 +16,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import dask
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deploy.local.servers import S3Server
-from pamola_dwriter import layout
+from pamola_dwriter import collect_garbage, layout
 from pamola_dwriter.contracts import Store, VersionConflict
 from pamola_dwriter.errors import (
     CommitOutcomeUnknownError,
@@ -30,9 +31,10 @@ from pamola_dwriter.errors import (
     TargetUnavailableError,
 )
 from pamola_dwriter.spec import Redacted
-from pamola_dwriter.storage import open_store, posix, updates
+from pamola_dwriter.storage import locks, open_store, posix, updates
 from pamola_dwriter.storage.objects import ObjectStore
 from pamola_dwriter.storage.updates import History, Seen
+from pamola_dwriter.testing import assert_no_leftovers
 from tests.places import TUNING
 from tests.proxy import Proxy
 
@@ -149,6 +151,88 @@ def test_killed_holder_of_the_lock_blocks_nobody(tmp_path: Path, how: str) -> No
     store.update(FILE, lambda data: b"newer")
     assert time.monotonic() - began < 5
     assert store.read(FILE) == b"newer"
+    assert store.listdir("metrics") == ["_run.json.lock", "run.json"]
+
+
+def test_all_that_killed_updates_leave_is_one_file_that_is_collected(tmp_path: Path) -> None:
+    """It is told from data, and goes once it is old, whether or not the file was ever made."""
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
+    for _ in range(2):
+        _die(tmp_path, FILE, "update")
+    assert store.listdir("metrics") == ["_run.json.lock", "_run.json.updating"]
+    with pytest.raises(AssertionError, match=r"1 left in[\s\S]*_run\.json\.updating"):
+        assert_no_leftovers(tmp_path)
+    assert collect_garbage(tmp_path, older_than="1h").removed == ()
+    with dask.config.set({"pamola-dwriter.lease-seconds": 0}):
+        (found,) = collect_garbage(tmp_path, older_than=0).removed
+    assert found.path == "metrics/_run.json.updating"
+    assert store.listdir("metrics") == ["_run.json.lock"]
+
+
+def test_file_that_a_killed_process_made_is_not_written_into(tmp_path: Path) -> None:
+    """Killed between the link and the removal of its other name, it has left one file twice."""
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
+    store.put(FILE, b"whole")
+    os.link(tmp_path / FILE, tmp_path / "metrics" / "_run.json.updating")
+    with (tmp_path / FILE).open("rb") as reader:
+        assert store.update(FILE, lambda data: (data or b"") + b" and more") == b"whole and more"
+        assert reader.read() == b"whole"
+    assert store.listdir("metrics") == ["_run.json.lock", "run.json"]
+
+
+def test_garbage_waits_for_an_update_that_is_under_way(tmp_path: Path) -> None:
+    """What an update is about to put in its place is not taken from it."""
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
+    store.update(FILE, lambda data: b"first")
+    left = tmp_path / "metrics" / "_run.json.updating"
+    left.touch()
+    with ThreadPoolExecutor(1) as pool:
+
+        def change(data: bytes | None) -> bytes:
+            futures.append(pool.submit(store.remove, ["metrics/_run.json.updating"]))
+            time.sleep(0.2)
+            assert left.exists()
+            return b"second"
+
+        futures: list[Any] = []
+        store.update(FILE, change)
+        futures[0].result()
+    assert store.read(FILE) == b"second"
+    assert not left.exists()
+
+
+def test_what_stands_where_an_update_writes_is_said(tmp_path: Path) -> None:
+    """A folder in the place of the file that is to be moved is an error that says what to do."""
+    store = open_store(str(tmp_path), Redacted({}), TUNING)
+    store.put(FILE, b"old")
+    (tmp_path / "metrics" / "_run.json.updating").mkdir()
+    with pytest.raises(TargetUnavailableError, match=r"_run\.json\.updating.*move the folder away"):
+        store.update(FILE, lambda data: b"new")
+    assert store.read(FILE) == b"old"
+
+
+def test_lock_file_that_is_taken_away_splits_nobody(tmp_path: Path) -> None:
+    """Whoever waited for a lock file that was removed meanwhile takes the one that came after."""
+    file, order = str(tmp_path / "lock"), []
+    first = locks.acquire(file, 0)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(locks.LockHeldError):
+        pool.submit(locks.acquire, file, 0.05).result()
+    waiting = os.open(file, os.O_RDWR)
+    os.unlink(file)
+    locks.release(first)
+    assert not locks._is_ours(waiting)
+    os.close(waiting)
+    with ThreadPoolExecutor(4) as pool:
+
+        def hold(number: int) -> None:
+            held = locks.acquire(file, 10)
+            order.append(number)
+            time.sleep(0.01)
+            order.append(number)
+            locks.release(held)
+
+        list(pool.map(hold, range(8)))
+    assert order[::2] == order[1::2]
 
 
 @pytest.mark.parametrize("how", ["put", "put_if"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,14 @@ import orjson
 from pamola_dwriter.documents.plain import plain
 from pamola_dwriter.documents.syntax import KEPT, Json, decode, dumps, kind_of
 from pamola_dwriter.errors import InvalidTargetError, UnsupportedDataError
+
+_LENGTHS_KEPT = 64
+_lengths: OrderedDict[bytes, int] = OrderedDict()
+"""Items of the arrays that appends of this process made last, by SHA-256.
+
+Most appends find an array as they left it, and need not parse it, which takes several times as
+long. Of the arrays themselves, which may be encrypted where they are stored, nothing is kept.
+"""
 
 
 def encode(data: Any, *, pretty: bool) -> bytes:
@@ -62,15 +72,21 @@ def append_item(stored: bytes | None, item: Any, *, pretty: bool) -> bytes:
         The item cannot be written; see :func:`encode`.
     """
     length = 0 if stored is None else _array_length(stored)
-    alone = dumps([plain(item, (length,))], pretty=pretty)
-    if stored is None:
-        return alone
-    end = stored.rindex(b"]")
-    comma = b"," if length else b""
-    return stored[:end].rstrip(b" \t\r\n") + comma + alone[1:-1] + stored[end:]
+    made = dumps([plain(item, (length,))], pretty=pretty)
+    if stored is not None:
+        end = stored.rindex(b"]")
+        comma = b"," if length else b""
+        made = stored[:end].rstrip(b" \t\r\n") + comma + made[1:-1] + stored[end:]
+    _lengths[hashlib.sha256(made).digest()] = length + 1
+    while len(_lengths) > _LENGTHS_KEPT:
+        _lengths.popitem(last=False)
+    return made
 
 
 def _array_length(stored: bytes) -> int:
+    length = _lengths.get(hashlib.sha256(stored).digest())
+    if length is not None:
+        return length
     value = _fast_value(stored)
     if isinstance(value, list):
         return len(value)

@@ -166,6 +166,7 @@ def _targets(files: list[str]) -> list[str]:
         elif not (
             layout.is_staged(path)
             or layout.is_lock(path)
+            or layout.is_passing(path)
             or layout.is_audit(path)
             or layout.write_id_of(path)
         ):

@@ -44,6 +44,7 @@ _REMEDIES = {
     errno.EDQUOT: "free some of the quota or have it raised",
     errno.EFBIG: "have the limit on the size of a file raised (ulimit -f), or cut the data into "
     "more partitions",
+    errno.EISDIR: "move the folder away that stands where a file belongs, or choose another name",
     errno.EMFILE: "have the limit on open files raised (ulimit -n)",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOSPC: _ROOM,

@@ -27,7 +27,8 @@ from pamola_dwriter.storage import failures, file_systems, updates
 from pamola_dwriter.storage.guarded import GuardedFile
 
 _READING = frozenset({"read", "look up", "list"})
-_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What says that there is no such file, rather than that it could not be found out."""
 
 _OBJECT_STORES = frozenset(
     {"abfs", "abfss", "az", "gcs", "gs", "memory", "oci", "oss", "s3", "s3a", "tos"}
@@ -108,7 +109,7 @@ class ObjectStore:
         try:  # the isfile of fsspec says no as well when it could not find out
             with self._explained("look up", path):
                 return bool(self._fs.info(self._full(path))["type"] == "file")
-        except _ABSENT:
+        except ABSENT:
             return False
 
     def files_among(self, paths: Collection[str]) -> set[str]:
@@ -161,11 +162,14 @@ class ObjectStore:
         return cast("BinaryIO", GuardedFile(file, explained))
 
     def read_versioned(self, path: str) -> Versioned | None:
+        data = self._read_if_there(path)
+        return None if data is None else Versioned(data, hashlib.sha256(data).hexdigest())
+
+    def _read_if_there(self, path: str) -> bytes | None:
         try:
-            data = self.read(path)
+            return self.read(path)
         except FileNotFoundError:
             return None
-        return Versioned(data, hashlib.sha256(data).hexdigest())
 
     def stage(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
         with self._explained("write", path):
@@ -358,7 +362,7 @@ class ObjectStore:
 
     def _is_absent(self, error: Exception) -> bool:
         """Return whether there is no such file, on a store that is there."""
-        return isinstance(error, _ABSENT)
+        return isinstance(error, ABSENT)
 
     def _is_transient(self, error: BaseException) -> bool:
         """Return whether it may go better when it is tried again."""

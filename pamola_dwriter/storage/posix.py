@@ -2,6 +2,8 @@
 
 Everything is written under ``_staging/`` of the task directory, thus on the same file system as
 its destination, and then moved into place; what a killed process leaves there is part of nothing.
+An update writes ``_<name>.updating`` beside the file instead: its lock is held, so one name will
+do, and to make and remove the folder for each would take as long as all else but the syncs.
 A file that must not exist yet is hard-linked, which fails if it does. One that must be unchanged
 is compared and replaced under an advisory lock, which the kernel drops when its holder dies:
 ``_<name>.lock`` beside the file, left in place, since removing a lock file splits its waiters.
@@ -16,26 +18,24 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
+from stat import S_ISREG
 from tempfile import TemporaryFile
 from typing import TypeVar
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from pamola_dwriter import layout
 from pamola_dwriter.contracts import Found, VersionConflict
 from pamola_dwriter.errors import ConcurrentWriteError, TargetUnavailableError
 from pamola_dwriter.spec import WriteId
-from pamola_dwriter.storage import failures
-from pamola_dwriter.storage.objects import ObjectStore
+from pamola_dwriter.storage import failures, locks
+from pamola_dwriter.storage.objects import ABSENT, ObjectStore
 from pamola_dwriter.storage.updates import Change
 
 _LOCK_PATIENCE = 600.0
 """Seconds to wait for a lock: its holder may be opening an encrypted file for each of many."""
 
-_LOCK_POLL = 0.01
-
-_TRIES = 20
+_TRIES = 100
 """Times to make a folder that others remove as soon as it is empty."""
 
 _REFUSALS = frozenset(
@@ -79,6 +79,11 @@ class PosixStore(ObjectStore):
                 self.check_writable(path)
                 with self._explained("make folder", path):
                     os.makedirs(self._full(path), exist_ok=True)
+
+    def is_file(self, path: str) -> bool:
+        with self._explained("look up", path), suppress(*ABSENT):
+            return S_ISREG(os.stat(self._full(path)).st_mode)
+        return False
 
     def listdir(self, path: str) -> list[str]:
         directory = self._full(path)
@@ -164,13 +169,14 @@ class PosixStore(ObjectStore):
 
     def update(self, path: str, change: Change) -> bytes:
         with self._locked(path):
+            temporary = self._beside(path, layout.updating_name)
             while True:
                 identity = _identity(self._full(path))
-                present = self.read_versioned(path)
-                data = change(present.data if present else None)
-                move = partial(_replace_if, identity) if present else _link
+                present = self._read_if_there(path)
+                data = change(present)
+                move = _link if present is None else partial(_replace_if, identity)
                 with suppress(VersionConflict):  # written without the lock meanwhile
-                    self._place(path, data, move)
+                    self._place(path, data, move, temporary)
                     return data
 
     def remove(self, paths: Collection[str]) -> None:
@@ -192,21 +198,23 @@ class PosixStore(ObjectStore):
         _remove_if_empty(self._full(layout.join(layout.STAGING, write_id)))
         _remove_if_empty(self._full(layout.STAGING))
 
-    def _place(self, path: str, data: bytes, move: Callable[[str, str], None]) -> None:
+    def _place(
+        self,
+        path: str,
+        data: bytes,
+        move: Callable[[str, str], None],
+        temporary: str | None = None,
+    ) -> None:
         """Write a whole file and move it to `path`, durably."""
-        temporary = self._full(layout.temporary_path(token_hex(8)))
+        temporary = temporary or self._full(layout.temporary_path(token_hex(8)))
         with self._explained("write", path):
-            try:
+            with _only_meanwhile(temporary):
                 self._write_durably(temporary, data)
                 _in_directory(self._parent(path), partial(move, temporary, self._full(path)))
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                _remove_if_empty(self._full(layout.STAGING))
             _confirm(self._parent(path))
 
     def _write_durably(self, full_path: str, data: bytes | pa.Buffer) -> None:
-        """Write a file under ``_staging/``, whose folders need not outlast a crash."""
+        """Write a file that is moved at once: the folders it is in need not outlast a crash."""
         create = partial(_create, full_path)
         descriptor = _in_directory(os.path.dirname(full_path), create, durable=self._root)
         try:
@@ -234,11 +242,11 @@ class PosixStore(ObjectStore):
 
     @contextmanager
     def _locked(self, path: str) -> Iterator[None]:
-        lock = FileLock(self._lock_file(path), timeout=_LOCK_PATIENCE)
+        acquire = partial(locks.acquire, self._beside(path, layout.lock_name), _LOCK_PATIENCE)
         with self._explained("lock", path):
             try:
-                _in_directory(self._parent(path), partial(lock.acquire, poll_interval=_LOCK_POLL))
-            except Timeout:
+                descriptor = _in_directory(self._parent(path), acquire)
+            except locks.LockHeldError:
                 raise ConcurrentWriteError(
                     f"another process has held the lock of {self._full(path)!r} for "
                     f"{_LOCK_PATIENCE:.0f} seconds; see whether it hangs, then try again"
@@ -246,14 +254,16 @@ class PosixStore(ObjectStore):
         try:
             yield
         finally:
-            lock.release()
+            locks.release(descriptor)
 
     def _after_updates(self, path: str) -> AbstractContextManager[None]:
         """Wait for an update that is under way, which would undo this; most files never see one."""
-        return self._locked(path) if os.path.exists(self._lock_file(path)) else nullcontext()
+        lock = self._beside(path, layout.lock_name)
+        return self._locked(path) if os.path.exists(lock) else nullcontext()
 
-    def _lock_file(self, path: str) -> str:
-        return f"{self._parent(path)}/{layout.lock_name(path.rpartition('/')[2])}"
+    def _beside(self, path: str, namer: Callable[[str], str]) -> str:
+        folder, _, name = self._full(path).rpartition("/")
+        return f"{folder}/{namer(name)}"
 
     def _was_answered(self, error: Exception) -> bool:
         return isinstance(error, OSError) and error.errno in _REFUSALS
@@ -319,6 +329,20 @@ def _make_directory(directory: str) -> list[str]:
 def _remove_if_empty(directory: str) -> None:
     with suppress(OSError):
         os.rmdir(directory)
+
+
+@contextmanager
+def _only_meanwhile(temporary: str) -> Iterator[None]:
+    """Have no file of this name before and after; nor the folder, if that leaves it empty."""
+    # Before: what a killed process left may be a second name of the very file that it made.
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        _remove_if_empty(os.path.dirname(temporary))
 
 
 def _link(source: str, destination: str) -> None:

@@ -108,7 +108,11 @@ def _made_by(path: str, dataset: Dataset, write_ids: Collection[str]) -> bool:
 
 def _is_leftover(path: str) -> bool:
     """Return whether a file that no version names is one that a write should have removed."""
-    return path.startswith(f"{layout.STAGING}/") or layout.write_id_of(path) is not None
+    return (
+        path.startswith(f"{layout.STAGING}/")
+        or layout.is_passing(path)
+        or layout.write_id_of(path) is not None
+    )
 
 
 def _staging_folders(root: str) -> list[str]:
