@@ -21,12 +21,12 @@ import kubernetes_validate
 import yaml
 from cloudcoil.models.cert_manager import v1 as cert_manager
 from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
-from filelock import FileLock
 from helm_python import HelmError
 from helm_python.chart import Chart, lint
 from pydantic import ValidationError
 
 from deploy.local import emulators, processes
+from pamola_dwriter.storage import locks
 
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "deploy" / "kubernetes" / "pamola-dwriter"
@@ -179,7 +179,7 @@ def _dask_wheel() -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     (pin,) = re.findall(r"(?m)^dask-kubernetes==(\S+)$", (ROOT / "constraints.txt").read_text())
     wheel = folder / f"dask_kubernetes-{pin}-py3-none-any.whl"
-    with FileLock(f"{folder}.lock"):
+    with locks.held(f"{folder}.lock"):
         if not wheel.exists():
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
             command = [*pip, "--dest", str(folder), f"dask-kubernetes=={pin}"]

@@ -29,10 +29,9 @@ from secrets import token_bytes, token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from filelock import FileLock
-
 from deploy.local import processes
 from deploy.local.servers import HOST, ServerStartError
+from pamola_dwriter.storage import locks
 
 AZURITE = "3.37.0"
 """The release of Azurite that is installed."""
@@ -167,7 +166,7 @@ def install_npm(package: str, version: str) -> Path:
     """
     folder = Path(sys.prefix, "share", f"pamola-{package}-{version}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locks.held(f"{folder}.lock"):
         if not folder.exists():
             unfinished = Path(f"{folder}.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -16,9 +16,8 @@ from pathlib import Path
 from secrets import token_hex
 from shlex import quote
 
-from filelock import FileLock, Timeout
-
 from deploy.local.certificates import Certificates
+from pamola_dwriter.storage import locks
 
 
 class StackError(RuntimeError):
@@ -97,15 +96,17 @@ class Folder:
             if not self._lock.exists() and any(self.path.iterdir()):
                 message = f"{self.path} is not empty and not a stack's; name another --folder"
                 raise StackError(message)
-            held = FileLock(self._lock).acquire(timeout=0)
-        except Timeout:
+            held = locks.acquire(str(self._lock), patience=0)
+        except locks.LockHeldError:
             message = f"another `up` or `down` is at work in {self.path}; wait for it to end"
             raise StackError(message) from None
         except OSError as error:
             message = f"{self.path} is no place for a stack ({error}); name another --folder"
             raise StackError(message) from error
-        with held:
+        try:
             yield
+        finally:
+            locks.release(held)
 
     def prepare(self) -> None:
         """Make the folders, and secrets unless there are those that objects were kept by.

@@ -6,8 +6,11 @@ Nothing stands in for it where a file system refuses it: a mere lock file outliv
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _POLL = 0.01
 """Seconds between two looks at a lock that somebody holds."""
@@ -15,6 +18,16 @@ _POLL = 0.01
 
 class LockHeldError(Exception):
     """Somebody held a lock for too long."""
+
+
+@contextmanager
+def held(file: str, patience: float = math.inf) -> Iterator[None]:
+    """Hold the lock of a file; errors as :func:`acquire`."""
+    descriptor = acquire(file, patience)
+    try:
+        yield
+    finally:
+        release(descriptor)
 
 
 def acquire(file: str, patience: float) -> int:
