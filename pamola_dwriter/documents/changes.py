@@ -71,26 +71,42 @@ def append_item(stored: bytes | None, item: Any, *, pretty: bool) -> bytes:
     UnsupportedDataError
         The item cannot be written; see :func:`encode`.
     """
-    length = 0 if stored is None else _array_length(stored)
-    made = dumps([plain(item, (length,))], pretty=pretty)
-    if stored is not None:
-        end = stored.rindex(b"]")
-        comma = b"," if length else b""
-        made = stored[:end].rstrip(b" \t\r\n") + comma + made[1:-1] + stored[end:]
-    _lengths[hashlib.sha256(made).digest()] = length + 1
-    while len(_lengths) > _LENGTHS_KEPT:
-        _lengths.popitem(last=False)
-    return made
+    if stored is None:
+        made = dumps([plain(item, (0,))], pretty=pretty)
+        _remember(hashlib.sha256(made).digest(), 1)
+        return made
+    kept = stored[: max(stored.rfind(b"]"), 0)].rstrip(b" \t\r\n")
+    hashed = hashlib.sha256(kept)
+    length = _array_length(stored, _digest(hashed, stored[len(kept) :]))
+    end = stored[stored.rindex(b"]") :]
+    comma = b"," if length else b""
+    added = comma + dumps([plain(item, (length,))], pretty=pretty)[1:-1]
+    hashed.update(added)
+    _remember(_digest(hashed, end), length + 1)
+    return kept + added + end
 
 
-def _array_length(stored: bytes) -> int:
-    length = _lengths.get(hashlib.sha256(stored).digest())
+def _array_length(stored: bytes, digest: bytes) -> int:
+    length = _lengths.get(digest)
     if length is not None:
         return length
     value = _fast_value(stored)
     if isinstance(value, list):
         return len(value)
     raise InvalidTargetError(f"what is stored is {kind_of(value)}, not an array; {KEPT}")
+
+
+def _digest(hashed: hashlib._Hash, more: bytes) -> bytes:
+    """Return the digest of what was hashed and of `more` behind it."""
+    whole = hashed.copy()
+    whole.update(more)
+    return whole.digest()
+
+
+def _remember(digest: bytes, length: int) -> None:
+    _lengths[digest] = length
+    while len(_lengths) > _LENGTHS_KEPT:
+        _lengths.popitem(last=False)
 
 
 def _fast_value(stored: bytes) -> Json:
