@@ -14,6 +14,8 @@ from pamola_dwriter.views import View, wait
 from pamola_dwriter.widget import Widget, as_text, notebook_display
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
+_BETWEEN = frozenset({"schema", "gather", "count", "claim", "collect"})
+"""Stages of a moment, which leave room on the line for those that work with data."""
 _TEXT = "  {desc}{bar:0}"  # tqdm 4.66 lets a line without a bar run over the terminal's edge
 
 
@@ -38,7 +40,11 @@ class Bar:
         if self._closed:
             return
         self._shown = snapshot
-        stages = [f"{stage} {one.done}/{one.total}" for stage, one in snapshot.stages.items()]
+        stages = [
+            f"{stage} {one.done}/{one.total}"
+            for stage, one in snapshot.stages.items()
+            if stage not in _BETWEEN
+        ]
         self._line.show(
             snapshot.partitions_done, snapshot.partitions, span_of_time(snapshot.elapsed)
         )

@@ -171,7 +171,7 @@ class Store(Protocol):
         ...
 
     def stage(self, path: str, data: pa.Buffer, write_id: WriteId) -> str:
-        """Make `data` durable; return a token for `publish`.
+        """Make `data` durable; return a token for `publish`, which is not empty.
 
         Nothing readers look at changes: a part may become visible here only where the store
         has no other way, and then under a name that no other attempt uses.

@@ -123,12 +123,12 @@ def _commit_dataset(
 ) -> WriterResult:
     present = read_manifest(store, spec)
     shown = manifest.parse_envelope(present.data) if present else None
-    if present is not None and is_committed(present, spec):
+    if present is not None and shown is not None and spec.write_id in shown.writes:
         committed = open_version(store, present.data, spec)
     else:
         check_expected(present, spec)
         lease = Lease(store, spec)
-        if not parts or any(part.staged for part in parts):
+        if not parts or any(part.staged for part in parts):  # else the claim has taken it
             lease.take()
             publish_staged(store, parts, spec)
         lease.confirm()  # a garbage collection would else take parts that no manifest names yet

@@ -48,6 +48,7 @@ Stage = Literal[
     "count",
     "claim",
     "publish",
+    "collect",
     "commit",
 ]
 """Stages of the graph, in order; ``part`` is serialize, encrypt and put fused into one, and

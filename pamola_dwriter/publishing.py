@@ -1,13 +1,13 @@
 """Make visible what is staged: in the commit itself, or in tasks of their own on many workers.
 
-No manifest names a part that is published before the commit. So that nobody sees parts of a write
+What is published counts for nothing until the commit names it. So that nobody sees parts of a write
 that fails, none is published before all are staged, and the claim is made first: that this write
 may follow the version that stands, and that no garbage collection has taken what it staged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pamola_dwriter import inflight, layout, manifest, storage
@@ -20,9 +20,12 @@ from pamola_dwriter.versions import check_expected, read_manifest
 
 
 def claim(partitions: int, spec: RunSpec) -> bool:
-    """Return whether the parts of a write, of which so many partitions are staged, come next.
+    """Check that a write with so many staged partitions may publish, and take its lease.
 
-    They do not if it is committed already, and its tasks run once more.
+    Returns
+    -------
+    bool
+        Whether it is to publish: not if it is committed already, and its tasks run once more.
 
     Raises
     ------
@@ -59,10 +62,25 @@ def publish(records: Records, claimed: bool, spec: RunSpec) -> Records:
         return records
     with inflight.working_on(spec.write_id, "publish"):
         store = storage.open_target(spec)
-        publish_staged(store, (part for parts in records.values() for part in parts), spec)
+        try:
+            publish_staged(store, (part for parts in records.values() for part in parts), spec)
+        except WriteFailedError:
+            # Or another run of this write has committed since the claim, and swept these parts.
+            if is_committed(read_manifest(store, spec), spec):
+                return records
+            raise
     return {
         index: tuple(replace(part, staged="") for part in parts) for index, parts in records.items()
     }
+
+
+def check_counts(records: Records, counts: Sequence[int]) -> Records:
+    """Return what was published, which has to be as many partitions as were counted before."""
+    if len(records) != sum(counts):
+        raise WriteFailedError(
+            f"{len(records)} of {sum(counts)} partitions were published; nothing was committed"
+        )
+    return records
 
 
 def publish_staged(store: Store, parts: Iterable[PartRecord], spec: RunSpec) -> None:

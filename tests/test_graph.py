@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, get_args
 
 import cloudpickle
 import dask
@@ -148,18 +148,31 @@ def test_open_columns_are_inferred_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("partitions", "gathers", "publishes"), [(1, 1, 0), (4, 1, 0), (5, 3, 2), (17, 8, 5)]
+    ("partitions", "groups", "collects"), [(1, 0, 0), (4, 0, 0), (5, 2, 2), (16, 4, 2), (17, 5, 4)]
 )
-def test_gather_is_a_tree(tmp_path: Path, partitions: int, gathers: int, publishes: int) -> None:
+def test_gather_is_a_tree(tmp_path: Path, partitions: int, groups: int, collects: int) -> None:
     """No task takes more than gather-width records; where there are more, each group publishes."""
     with dask.config.set({"pamola-dwriter.gather-width": 4}):
         lazy = compiled(tmp_path, columns=["x"], partitions=partitions, single_file=False)
     found = stages(lazy)
-    assert (found["gather"], found.get("publish", 0)) == (gathers, publishes)
-    assert ("claim" in found) == bool(publishes)
-    width = [len(task.dependencies) for task in lazy.__dask_graph__().values()]
-    assert max(width) <= 4
+    assert found["gather"] == max(groups, 1)
+    assert (found.get("publish", 0), found.get("collect", 0)) == (groups, collects)
+    assert ("claim" in found) == bool(groups)
+    inputs = {key: len(task.dependencies) for key, task in dict(lazy.__dask_graph__()).items()}
+    inputs.pop((layout.task_key("collect", lazy.write_id), collects - 1), None)  # takes all counts
+    assert max(inputs.values()) <= 4
     assert lazy.compute().partitions == partitions
+
+
+def test_stages_follow_one_another(tmp_path: Path) -> None:
+    """No stage needs a later one, which the progress of a write and its names rely on."""
+    with dask.config.set({"pamola-dwriter.gather-width": 4}):
+        graph = dict(compiled(tmp_path, columns=["x", "o"], partitions=17).__dask_graph__())
+    order = get_args(layout.Stage)
+    for key, task in graph.items():
+        if parsed := layout.parse_task_key(key):
+            before = filter(None, map(layout.parse_task_key, task.dependencies))
+            assert all(order.index(stage) <= order.index(parsed[0]) for stage, *_ in before)
 
 
 @pytest.mark.parametrize("fused", [False, True])

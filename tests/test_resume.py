@@ -29,7 +29,7 @@ from pamola_dwriter.errors import (
     WrongKeyError,
 )
 from pamola_dwriter.spec import RunSpec
-from pamola_dwriter.testing import Fault, assert_no_leftovers, inject
+from pamola_dwriter.testing import Fault, assert_no_leftovers, inject, install, uninstall
 from tests.gates import LET_THROUGH, ROWS, gated, make_source
 from tests.places import Place
 
@@ -151,6 +151,24 @@ def test_lost_cluster_is_resumed_on_another(place: Place, source: Path) -> None:
         result = writer.write_dataframe(gated(source), "people", "parquet", resume=True)
     assert result.resumed == LET_THROUGH
     pd.testing.assert_frame_equal(place.read(result.path), expected(source))
+    place.assert_no_leftovers(result.write_id)
+
+
+def test_resumed_on_the_same_cluster(place: Place, source: Path, client: Client) -> None:
+    """While somebody still holds the write whose outcome is unknown, it is resumed all the same."""
+    (source.parent / "open").touch()
+    writer = place.writer(client=client)
+    off = {"pamola-dwriter.retry-seconds": 0, "pamola-dwriter.task-retries": 0}
+    fault = Fault("put_if", answered=False, path="*/_manifest.json")
+    client.run(install, [fault])
+    try:
+        with dask.config.set(off):
+            unknown = writer.submit_dataframe(gated(source), "people", "parquet")
+            assert isinstance(unknown.exception(timeout=60), CommitOutcomeUnknownError)
+    finally:
+        client.run(uninstall)
+    result = writer.write_dataframe(gated(source), "people", "parquet", resume=True)
+    assert (result.resumed, result.write_id) == (PARTITIONS, unknown.write_id)
     place.assert_no_leftovers(result.write_id)
 
 

@@ -5,7 +5,7 @@
     put ─► gather (tree) ─► commit                                     up to gather-width partitions
 
     put ─► gather ─┬─► count (tree) ─► claim ─┐
-                   └──────────────────────────┴─► publish ─► gather (tree) ─► commit
+                   └──────────────────────────┴─► publish ─► collect (tree) ─► commit
 
 A publish task takes the partitions of one gather task, on whatever worker holds their records. What
 the commit lists is what these tasks return, so that what one of them does again, since a worker
@@ -19,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dask._task_spec import Task, TaskRef
+from dask._task_spec import List, Task, TaskRef
 
 from pamola_dwriter import finalize, publishing, tasks
 from pamola_dwriter.events import ANNOTATION, WriteAnnounced
@@ -44,36 +44,22 @@ def add_commit(layers: Layers, staged: Sequence[Keys], resolved: Any) -> Key:
 
 
 def _add_publishing(layers: Layers, staged: Sequence[Keys]) -> Key:
-    """Add tasks that publish, and gather what they return."""
-    name, width = layers.name("gather"), layers.settings.gather_width
-    layers.add(name, partial(group, name, staged, tasks.gather, width))
-    groups = Keys(name, range(-(-sum(map(len, staged)) // width)))
-    published = replace(groups, name=layers.name("publish"))
-    claim = _add_claim(layers, groups)
-    make = partial(_publish, groups, published, claim, layers.spec)
-    layers.add(published.name, make, stores=True)
-    gather = partial(reduce, name, [published], tasks.gather, width, first=len(groups))
-    layers.add(f"{name}-published", gather)
-    return root(name, len(groups), width, first=len(groups))
-
-
-def _publish(groups: Keys, published: Keys, claim: Key, spec: RunSpec) -> Graph:
-    return {
-        key: Task(key, publishing.publish, TaskRef(records), TaskRef(claim), spec)
-        for key, records in zip(published, groups, strict=True)
-    }
-
-
-def _add_claim(layers: Layers, groups: Keys) -> Key:
-    """Add a task that waits until all partitions are staged, however few of them it is told of."""
-    counts = replace(groups, name=layers.name("count"))
+    """Add tasks that publish, once all is staged, and that collect what they return."""
     width = layers.settings.gather_width
+    groups = Keys(layers.name("gather"), range(-(-sum(map(len, staged)) // width)))
+    layers.add(groups.name, partial(group, groups.name, staged, tasks.gather, width))
+    counts = replace(groups, name=layers.name("count"))
     layers.add(counts.name, partial(_count, groups, counts, width))
+    claim = layers.name("claim")
     total = root(counts.name, len(counts), width, first=len(counts))
-    key = layers.name("claim")
-    claim = Task(key, publishing.claim, TaskRef(total), layers.spec)
-    layers.add(key, partial(dict, {key: claim}), stores=True)
-    return key
+    layers.add(claim, partial(_claim, claim, total, layers.spec), stores=True)
+    published = replace(groups, name=layers.name("publish"))
+    make = partial(_publish, published, groups, claim, layers.spec)
+    layers.add(published.name, make, stores=True)
+    collected = layers.name("collect")
+    layers.add(collected, partial(_collect, collected, published, counts, width))
+    _, last = root(collected, len(published), width)
+    return collected, last + 1
 
 
 def _count(groups: Keys, counts: Keys, width: int) -> Graph:
@@ -82,3 +68,26 @@ def _count(groups: Keys, counts: Keys, width: int) -> Graph:
         key: Task(key, len, TaskRef(records)) for key, records in zip(counts, groups, strict=True)
     }
     return counted | reduce(counts.name, [counts], sum, width, first=len(counts))
+
+
+def _claim(claim: Key, total: Key, spec: RunSpec) -> Graph:
+    return {claim: Task(claim, publishing.claim, TaskRef(total), spec)}
+
+
+def _publish(published: Keys, groups: Keys, claim: Key, spec: RunSpec) -> Graph:
+    return {
+        key: Task(key, publishing.publish, TaskRef(records), TaskRef(claim), spec)
+        for key, records in zip(published, groups, strict=True)
+    }
+
+
+def _collect(name: str, published: Keys, counts: Keys, width: int) -> Graph:
+    """Gather the records, and compare them with the counts.
+
+    Which are kept until then by that: when a worker dies that held the claim, it is made again of
+    those that the others hold, and not by staging everything once more.
+    """
+    tree = reduce(name, [published], tasks.gather, width)
+    gathered, key = (name, len(tree) - 1), (name, len(tree))
+    tree[key] = Task(key, publishing.check_counts, TaskRef(gathered), List(*map(TaskRef, counts)))
+    return tree

@@ -24,10 +24,11 @@ from pamola_dwriter.spec import WriteId
 
 _FAILURES_KEPT = 20
 _COMMIT = "commit"
-_STAGES = (
-    *("infer", "schema", "serialize", "encrypt", "put", "part", "keep"),
-    *("gather", "count", "claim", "publish", _COMMIT),
-)
+_STAGES = [
+    *["infer", "schema", "serialize", "encrypt", "put", "part", "keep"],
+    *["gather", "count", "claim", "publish", "collect", _COMMIT],
+]
+"""In the order of the graph."""
 
 
 class Fold:
@@ -82,7 +83,7 @@ class Fold:
     def waiting(self, stage: str, index: int | None) -> None:
         """A task is to be done, for the first time or again: it raised, or its worker died."""
         self._tasks(stage).move(index or 0, TaskState.WAITING)
-        if index is not None:
+        if index is not None and stage in PARTITION_STAGES:
             if stage in LAST_STAGES:
                 self._sizes.take_back(index)
             self.broken.discard(index)

@@ -11,7 +11,7 @@ from distributed import Client, Future
 
 from pamola_dwriter import inflight
 from pamola_dwriter.dashboard import ROUTE, has_page
-from pamola_dwriter.errors import InvalidWriteError
+from pamola_dwriter.errors import CommitOutcomeUnknownError, InvalidWriteError
 from pamola_dwriter.events import TOPIC, EndStatus, WriteEnded
 from pamola_dwriter.plugin import BROKEN, COMMITTERS, PROGRESS, WritesPlugin
 from pamola_dwriter.progress import Snapshot
@@ -87,7 +87,12 @@ class ClusterRun(Run):
         with self._submitting:
             self._check_not_cancelled()
             self._future = self._client.get(self._graph, self._key, sync=False)
-        result: WriterResult = self._future.result()
+        try:
+            result: WriterResult = self._future.result()
+        except CommitOutcomeUnknownError:
+            # Held on to, it would be the answer to whoever resumes the write: its key is the same.
+            self._future.release()
+            raise
         return result
 
     def _ask(self) -> Inquiry:

@@ -109,14 +109,13 @@ class AzureStore(CloudStore):
     def remove(self, paths: Collection[str]) -> None:
         self._each(self._delete, paths)
 
-    def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:
-        super().sweep(directory, write_ids, keep)
-        start = len(self._prefix(directory))
+    def _withdraw(self, directory: str, write_ids: Collection[WriteId]) -> None:
+        start = len(self._prefix(""))
         with self._explained("list", directory):
-            listed = self._run(self._list(directory, uncommitted=True))
-        begun = [blob.name[start:] for blob in listed]
-        ours = [n for n in begun if layout.write_id_of(n) in write_ids and n not in keep]
-        self._each(self._drop, [layout.join(directory, name) for name in ours])
+            begun = {blob.name for blob in self._run(self._list(directory, uncommitted=True))}
+            begun -= {blob.name for blob in self._run(self._list(directory))}
+        ours = sorted(name[start:] for name in begun if layout.write_id_of(name) in write_ids)
+        self._each(self._drop, ours)
 
     def _was_answered(self, error: Exception) -> bool:
         status = _status(error)

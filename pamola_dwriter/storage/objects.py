@@ -232,9 +232,8 @@ class ObjectStore:
                 self._fs.rm_file(self._full(path))
 
     def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:
-        # First what is staged: a worker that was cut off could publish it after the look at parts.
-        for write_id in write_ids:
-            self.sweep_staged(write_id)
+        # A worker that was cut off could else publish something after the look at the parts.
+        self._withdraw(directory, write_ids)
         self.remove(
             [
                 layout.join(directory, path)
@@ -242,6 +241,16 @@ class ObjectStore:
                 if layout.write_id_of(path) in write_ids and path not in keep
             ]
         )
+        # With the leases, which say of all the rest that it is garbage.
+        for write_id in write_ids:
+            self.sweep_staged(write_id)
+
+    def _withdraw(self, directory: str, write_ids: Collection[WriteId]) -> None:
+        """Take back what is staged and not published, but leave the leases."""
+        for write_id in write_ids:
+            staging = layout.join(layout.STAGING, write_id)
+            staged = {layout.join(staging, path) for path in self.listdir(staging)}
+            self.remove(staged - {layout.lease_path(write_id)})
 
     def sweep_staged(self, write_id: WriteId) -> None:
         staging = layout.join(layout.STAGING, write_id)

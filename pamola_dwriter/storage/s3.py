@@ -151,12 +151,11 @@ class S3Store(ConditionalStore):
             with self._explained("delete", self._root):
                 self._delete(some)
 
-    def sweep(self, directory: str, write_ids: Collection[WriteId], keep: Collection[str]) -> None:
+    def _withdraw(self, directory: str, write_ids: Collection[WriteId]) -> None:
         with self._explained("abort uploads in", directory):
             for each in self._run(self._open_uploads(self._prefix(directory))):
                 if layout.write_id_of(each.path) in write_ids:
                     self._abort(each.path, each.upload)
-        super().sweep(directory, write_ids, keep)
 
     def _abort(self, path: str, upload: str | None) -> None:
         with suppress(FileNotFoundError):  # completed or aborted meanwhile

@@ -51,8 +51,10 @@ def part_path(number: int = 0, write_id: WriteId = WRITE, directory: str = DATAS
 
 
 def stage(store: Store, path: str, data: bytes = b"x", write_id: WriteId = WRITE) -> str:
-    """Stage bytes; return the token."""
-    return store.stage(path, pa.py_buffer(data), write_id)
+    """Stage bytes; return the token, which has to be one: what has none counts as published."""
+    token = store.stage(path, pa.py_buffer(data), write_id)
+    assert token
+    return token
 
 
 def publish(store: Store, path: str, data: bytes = b"x", write_id: WriteId = WRITE) -> None:

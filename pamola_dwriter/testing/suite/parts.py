@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from pamola_dwriter import layout
@@ -139,6 +141,21 @@ class PartPromises(Promises):
         with pytest.raises(OSError, match=r".*"):
             store.publish(staged)
         assert store.survey("") == []
+
+    def test_late_publication_meets_a_sweep(self, opener: Opener) -> None:
+        """A worker that was cut off, and publishes while its write is swept, leaves nothing."""
+        store, late = opener(), opener()
+        for number in range(5):
+            path = part_path(number)
+            staged = {path: stage(store, path)}
+
+            def publish_late(staged: dict[str, str] = staged) -> None:
+                with suppress(OSError):
+                    late.publish(staged)
+
+            with meanwhile(publish_late):
+                store.sweep(DATASET, {WRITE}, ())
+            assert store.survey("") == []
 
     def test_single_file_is_published_whole(self, store: Store) -> None:
         """A single file is absent until published, and then replaced at once."""
