@@ -13,15 +13,13 @@ import resource
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import click
-import dask.dataframe as dd
-import pandas as pd
 import psutil
 
+from benchmarks import staged
 from benchmarks.measuring import Comparison, keep_option, publish
-from pamola_dwriter import DataWriter, layout
+from pamola_dwriter import layout
 from pamola_dwriter.finalize import finalize as commit
 from pamola_dwriter.spec import Attempt, PartRecord, RunSpec
 
@@ -33,7 +31,6 @@ MEASURES = {
 }
 """Unit, words, and what it shall be at most for :data:`JUDGED` records."""
 JUDGED = "100,000 records"
-_STORED = b"bytes of a part"
 
 
 @click.command()
@@ -72,7 +69,7 @@ def _measure(count: int, folder: Path | None) -> dict[str, float]:
 
 
 def _commit(task_dir: str, count: int) -> dict[str, float]:
-    spec = _spec(task_dir, count)
+    _, spec = staged.prepare(task_dir, count)
     start = psutil.Process().memory_info().rss
     records = _stage(task_dir, count, spec)
     began = time.perf_counter()
@@ -88,18 +85,6 @@ def _commit(task_dir: str, count: int) -> dict[str, float]:
     }
 
 
-def _spec(task_dir: str, count: int) -> RunSpec:
-    frame = dd.from_map(_rows, range(count), meta=_rows(0))
-    writer = DataWriter(task_dir)
-    lazy: Any = writer.write_dataframe(frame, "wide", "parquet", compute=False, single_file=False)
-    spec: RunSpec = lazy._spec
-    return spec
-
-
-def _rows(number: int) -> pd.DataFrame:
-    return pd.DataFrame({"x": [number]})
-
-
 def _stage(task_dir: str, count: int, spec: RunSpec) -> dict[int, tuple[PartRecord, ...]]:
     """Store a small file for each record, as parts are staged but for the wait for the disk."""
     folder = layout.join(layout.STAGING, spec.write_id)
@@ -108,18 +93,8 @@ def _stage(task_dir: str, count: int, spec: RunSpec) -> dict[int, tuple[PartReco
     for number in range(count):
         attempt = Attempt(f"{number:08x}")
         path = layout.part_name(number, spec.write_id, attempt, 0, "parquet")
-        staged = layout.join(folder, layout.staged_name(path, attempt))
-        with open(f"{task_dir}/{staged}", "wb") as file:
-            file.write(_STORED)
-        record = PartRecord(
-            path=path,
-            partition=number,
-            values=(),
-            rows=1,
-            size_bytes=len(_STORED),
-            plain_bytes=len(_STORED),
-            sha256=f"{number:064x}",
-            staged=staged,
-        )
-        records[number] = (record,)
+        token = layout.join(folder, layout.staged_name(path, attempt))
+        with open(f"{task_dir}/{token}", "wb") as file:
+            file.write(staged.STORED)
+        records[number] = (staged.record(path, number, token),)
     return records

@@ -13,22 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import click
 import dask
-import dask.dataframe as dd
-import pandas as pd
 import pyarrow as pa
 from distributed import Client
 
+from benchmarks import staged
 from benchmarks.measuring import Comparison, keep_option, measure_in_turns, rounds_option
 from benchmarks.measuring import publish as publish_result
 from benchmarks.places import PLACES, Place, open_place
 from deploy.local.servers import cluster
-from pamola_dwriter import DataWriter, layout, storage
+from pamola_dwriter import layout, storage
 from pamola_dwriter.graph import compile_write
-from pamola_dwriter.graph.source import Source
 from pamola_dwriter.records import Kept
 from pamola_dwriter.settings import Settings
 from pamola_dwriter.spec import Attempt, PartRecord, Redacted, RunSpec
@@ -36,7 +33,6 @@ from pamola_dwriter.spec import Attempt, PartRecord, Redacted, RunSpec
 ALONE = "by the commit"
 GROUPS = 16
 """Tasks that publish; each has the parts of two partitions."""
-_STORED = b"bytes of a part"
 _STAGED_AT_ONCE = 16
 
 
@@ -76,9 +72,10 @@ def publish(place: str, parts: int, workers: int, rounds: int, keep: Path | None
 
 def _seconds(place: Place, client: Client, parts: int, width: int) -> float:
     with dask.config.set({"pamola-dwriter.gather-width": width}):
-        source, spec = _prepare(place)
-        staged = _stage(place, spec, parts)
-        graph, key = compile_write(source, spec, Settings.load(), Kept(partitions=staged))
+        options = {"storage_options": place.storage_options}
+        source, spec = staged.prepare(place.new(), 2 * GROUPS, **options)
+        kept = Kept(partitions=_stage(place, spec, parts))
+        graph, key = compile_write(source, spec, Settings.load(), kept)
         began = time.perf_counter()
         result = client.get(graph, key)
         spent = time.perf_counter() - began
@@ -88,36 +85,17 @@ def _seconds(place: Place, client: Client, parts: int, width: int) -> float:
     return spent
 
 
-def _prepare(place: Place) -> tuple[Source, RunSpec]:
-    frame = dd.from_map(_rows, range(2 * GROUPS), meta=_rows(0))
-    writer = DataWriter(place.new(), storage_options=place.storage_options)
-    lazy: Any = writer.write_dataframe(frame, "wide", "parquet", compute=False, single_file=False)
-    return Source.from_dask(frame), lazy._spec
-
-
-def _rows(number: int) -> pd.DataFrame:
-    return pd.DataFrame({"x": [number]})
-
-
 def _stage(place: Place, spec: RunSpec, parts: int) -> dict[int, tuple[PartRecord, ...]]:
     """Stage so many small parts, not over the slow line."""
     target = replace(spec.target, storage_options=Redacted(place.direct_options))
     store = storage.open_target(replace(spec, target=target))
-    data = pa.py_buffer(_STORED)
+    data = pa.py_buffer(staged.STORED)
 
     def stage(number: int) -> PartRecord:
         partition, piece = number % (2 * GROUPS), number // (2 * GROUPS)
         path = layout.part_name(partition, spec.write_id, Attempt(f"{0:08x}"), piece, "parquet")
-        return PartRecord(
-            path=path,
-            partition=partition,
-            values=(),
-            rows=1,
-            size_bytes=len(_STORED),
-            plain_bytes=len(_STORED),
-            sha256=f"{number:064x}",
-            staged=store.stage(layout.join(spec.target.path, path), data, spec.write_id),
-        )
+        token = store.stage(layout.join(spec.target.path, path), data, spec.write_id)
+        return staged.record(path, partition, token)
 
     with ThreadPoolExecutor(_STAGED_AT_ONCE) as pool:
         records = list(pool.map(stage, range(parts)))
